@@ -1,0 +1,53 @@
+# Everything runs in the project's own .venv, which the first target that needs it makes.
+# A fresh machine needs python3 (3.11 or newer), make, and a way to install packages.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test test-faults test-all demo bench clean
+
+help:  ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+setup: $(VENV)/test.done  ## make .venv with the package, its test tools and its checkers
+
+check: $(VENV)/test.done  ## lint, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+test: $(VENV)/test.done  ## the quick tests
+	$(BIN)/pytest -m "not slow"
+
+test-faults: $(VENV)/test.done  ## the heavy suites: kills, faults, many examples
+	$(BIN)/pytest -m slow
+
+test-all: $(VENV)/test.done  ## every test
+	$(BIN)/pytest
+
+demo: $(VENV)/demo.done  ## curate real photographs; look at build/demo/kept.png
+	$(BIN)/python examples/demo.py build/demo
+
+bench: $(VENV)/demo.done  ## compare the export with other tools; ARGS="--photos DIR --growth" and the like
+	$(BIN)/python benchmarks/export.py $(ARGS)
+
+clean:  ## remove what the targets have made, but not .venv
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/pip.done:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+	    "Python 3.11 or newer is needed, %s is %s: make PYTHON=python3.12 ..." % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'  # the first that knows dependency groups
+	touch $@
+
+$(VENV)/test.done: $(VENV)/pip.done pyproject.toml
+	$(BIN)/python -m pip install --quiet --group test --group check --editable .
+	touch $@
+
+$(VENV)/demo.done: $(VENV)/test.done
+	$(BIN)/python -m pip install --quiet --group demo
+	touch $@
