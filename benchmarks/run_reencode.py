@@ -1,7 +1,7 @@
 """Decodes every image and encodes it anew, as a tool that hands pixels from step to step must.
 
 This is what NeMo Curator's image reader and ``ImageWriterStage`` do to a JPEG, in short: it decodes
-with Pillow (Curator: DALI), one image at a time (Curator: a batch, which costs fresh memory for each),
+with Pillow (Curator: DALI), one image at a time (Curator: a batch, with fresh memory for each),
 encodes at quality 92, and writes with tarfile and pyarrow. Captions and json stay behind, as there.
 
 Arguments: folder of tars, output folder, images per tar.
