@@ -90,13 +90,14 @@ INSPECTION = pa.schema(
         pa.field("exif_orientation", pa.int32()),
         pa.field("frames", pa.int32()),
         pa.field("caption", pa.string()),
-        pa.field("json_problem", pa.string()),
+        pa.field("metadata_problem", pa.string()),
         pa.field("problem", pa.string()),
         pa.field("problem_detail", pa.string()),
     ]
 )
 """What reading a sample once tells of it; the user's json fields follow these columns.
 
+``metadata_problem`` says why a caption or json field could not be had; it fails no sample.
 ``width`` and ``height`` are upright, in pixels: after EXIF orientation. ``sha256`` is of the image's bytes
 as they lie in the source, ``siblings_sha256`` of the names and bytes of all other members; both lower-case
 hexadecimal.

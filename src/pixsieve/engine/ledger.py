@@ -1,0 +1,76 @@
+"""What was done: a small record for each finished unit, under the unit's fingerprint.
+
+A unit counts as done only where its record stands and the tables that it names are still there with the size
+and SHA-256 that it gives. No record, or another content: the unit is done again. Records are files of their
+own, written whole by rename, so a ledger needs no lock and can be shared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pixsieve.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from pixsieve.engine.units import Unit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableRecord:
+    """A table of the working state: path relative to the workspace, size in bytes, SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folder of the working state: tables named by fingerprint, and the ledger."""
+
+    root: Path
+
+    def prepare(self) -> None:
+        """Make the folders."""
+        for name in ("ledger", "tables", "plans", "spool"):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+
+    def table_path(self, fingerprint: str) -> str:
+        """Return the path of a unit's table, relative to the workspace."""
+        return f"tables/{fingerprint}.parquet"
+
+    def resolve(self, path: str) -> str:
+        return str(self.root / path)
+
+    @property
+    def spool(self) -> str:
+        """Where archives without byte ranges are unpacked."""
+        return str(self.root / "spool")
+
+    def done(self, unit: Unit) -> Any | None:
+        """Return the result of a unit that was done before and still holds, else ``None``."""
+        try:
+            value = msgspec.json.decode(self._record(unit).read_bytes(), type=unit.result)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return value if all(self._holds(table) for table in value.tables) else None
+
+    def commit(self, unit: Unit, value: Any) -> None:
+        """Note that a unit is done."""
+        with LocalStorage().create(str(self._record(unit)), durable=False) as sink:
+            sink.write(msgspec.json.encode(value))
+
+    def _record(self, unit: Unit) -> Path:
+        return self.root / "ledger" / f"{unit.fingerprint}.json"
+
+    def _holds(self, table: TableRecord) -> bool:
+        try:
+            data = (self.root / table.path).read_bytes()
+        except OSError:
+            return False
+        return len(data) == table.size and hashlib.sha256(data).hexdigest() == table.sha256

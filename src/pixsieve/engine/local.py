@@ -1,0 +1,264 @@
+"""Runs units in worker processes of this machine.
+
+Python's own pools give up, or wait for ever, when a worker dies, and do not tell which sample it was
+reading. Here each worker has a pipe and a shared number, the row that it is reading; a worker that
+ends is noticed at once, replaced, and reported with that row. Workers come from a fork server that has the
+libraries loaded already; none of them outlives its parent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import multiprocessing.connection
+import os
+import resource
+import signal
+import sys
+import traceback
+import types
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pixsieve.engine.units import Context, Done, Failed, Lost, Outcome, Unit, perform
+from pixsieve.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkServerProcess
+
+    from pixsieve.schema import Problem
+
+SAMPLE_CPU_SECONDS = 60.0
+"""A sample that takes a worker longer to read and decode, in CPU time, is failed."""
+WORKER_DATA_BYTES = 4 * 1024**3
+"""Memory that a worker may allocate; a decoder that asks for more fails its sample."""
+_PR_SET_PDEATHSIG = 1
+_NO_ROW = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalExecutor:
+    """Worker processes on this machine.
+
+    Args:
+        workers: How many; ``None`` for one per processor that this process may use.
+        sample_cpu_seconds: CPU time after which reading one sample is given up.
+    """
+
+    workers: int | None = None
+    sample_cpu_seconds: float = SAMPLE_CPU_SECONDS
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            msg = f"workers is {self.workers}; expected at least 1"
+            raise UsageError(msg)
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[LocalSession]:
+        count = self.workers or len(os.sched_getaffinity(0))
+        session = LocalSession(count, self.sample_cpu_seconds)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: ForkServerProcess
+    pipe: Connection
+    row: Any  # a shared ctypes.c_int64
+    unit: Unit | None = None
+
+
+class LocalSession:
+    def __init__(self, workers: int, sample_cpu_seconds: float) -> None:
+        self.capacity = 2 * workers  # the next unit is at hand when one ends
+        self._seconds = sample_cpu_seconds
+        self._context = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload(["pixsieve.engine.work"])
+        self._waiting: deque[tuple[Unit, Mapping[int, Problem]]] = deque()
+        self._wanted = workers
+        self._workers: list[_Worker] = []
+
+    def submit(self, unit: Unit, avoid: Mapping[int, Problem]) -> None:
+        self._waiting.append((unit, avoid))
+        self._assign()
+
+    def wait(self, seconds: float) -> list[Outcome]:
+        handles = {worker.pipe: worker for worker in self._workers if worker.unit}
+        if not handles:
+            return []
+        outcomes = []
+        for pipe in multiprocessing.connection.wait(list(handles), seconds):
+            worker = handles[pipe]  # type: ignore[index]
+            unit, worker.unit = worker.unit, None
+            assert unit is not None  # noqa: S101
+            try:
+                outcomes.append(_outcome(unit, worker.pipe.recv()))
+            except (EOFError, ConnectionError):
+                outcomes.append(self._bury(worker, unit))
+        self._assign()
+        return outcomes
+
+    def close(self) -> None:
+        """End all workers at once. Whatever they were writing is unfinished and has no final name."""
+        for worker in self._workers:
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.join()
+            worker.process.close()
+            worker.pipe.close()
+        self._workers.clear()
+
+    def _assign(self) -> None:
+        while self._waiting:
+            worker = next((worker for worker in self._workers if worker.unit is None), None)
+            if worker is None:
+                if len(self._workers) >= self._wanted:
+                    return
+                worker = self._start()
+            unit, avoid = self._waiting.popleft()
+            worker.row.value = _NO_ROW
+            worker.unit = unit
+            try:
+                worker.pipe.send((unit, dict(avoid)))
+            except ConnectionError:  # it died while idle; the unit is as good as new
+                self._bury(worker, unit)
+                self._waiting.appendleft((unit, avoid))
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        row = self._context.RawValue(ctypes.c_int64, _NO_ROW)
+        process = self._context.Process(
+            target=_work, args=(theirs, row, self._seconds, os.getpid()), daemon=True
+        )
+        with _one_thread_each(), _without_main():
+            process.start()
+        theirs.close()
+        worker = _Worker(process, ours, row)
+        self._workers.append(worker)
+        return worker
+
+    def _bury(self, worker: _Worker, unit: Unit) -> Lost:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        worker.process.join()
+        code = worker.process.exitcode or 0
+        worker.process.close()
+        row = int(worker.row.value)
+        timed_out = code == -signal.SIGPROF
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return Lost(unit, None if row == _NO_ROW else row, cause, timed_out)
+
+
+class _ProcessGuard:
+    """Writes the row where the parent can read it, and has the kernel end a process that takes too long."""
+
+    def __init__(self, row: Any, seconds: float) -> None:
+        self.avoid: Mapping[int, Problem] = {}
+        self._row = row
+        self._seconds = seconds
+
+    @contextlib.contextmanager
+    def watch(self, row: int) -> Iterator[None]:
+        self._row.value = row
+        signal.setitimer(signal.ITIMER_PROF, self._seconds)
+        yield
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        self._row.value = _NO_ROW
+
+
+def _work(pipe: Connection, row: Any, seconds: float, parent: int) -> None:
+    """Run units until the pipe closes."""
+    _end_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_DATA, (WORKER_DATA_BYTES, WORKER_DATA_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    guard = _ProcessGuard(row, seconds)
+    context = Context(guard=guard)
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            unit, guard.avoid = pipe.recv()
+            pipe.send(_answer(unit, context))
+
+
+def _answer(unit: Unit, context: Context) -> tuple[str, Any]:
+    try:
+        done = perform(unit, context)
+    except Exception as error:  # noqa: BLE001  # every error goes home as an outcome; the engine judges it
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        return ("failed", (_sendable(error), traceback.format_exc()))
+    return ("done", (done.value, done.wall, done.cpu, dict(done.seconds)))
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return the error, or one that says the same, so that pickling cannot fail or change it."""
+    import pickle  # noqa: PLC0415  # used here only, on objects of this program
+
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301
+    except Exception:  # noqa: BLE001  # whatever is wrong with a foreign exception class
+        return RunError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _outcome(unit: Unit, answer: tuple[str, Any]) -> Outcome:
+    kind, found = answer
+    return Done(unit, *found) if kind == "done" else Failed(unit, *found)
+
+
+def _end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the fork server ends, which ends with the run's process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if not _alive(parent):
+        sys.exit(0)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Workers are the parallelism: native libraries in them get one thread."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep workers from importing the caller's script.
+
+    Otherwise a script that runs a pipeline at its top level would run it again in each worker. Stages that
+    a script defines itself must therefore lie in a module that can be imported.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

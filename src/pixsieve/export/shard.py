@@ -1,0 +1,234 @@
+"""Write one output shard from its plan table: the tar, then its sidecar."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pixsieve import image, schema
+from pixsieve.errors import RunError
+from pixsieve.export.stream import TarStream
+from pixsieve.storage import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pixsieve.export.writer import ImageWriterStage
+    from pixsieve.sources import SourceFiles
+    from pixsieve.storage import Storage
+
+SIDECAR_VERSION = 1
+_EXTENSION = 40  # characters; with an id of at most 57 a name stays below a header's 100 bytes
+_UNSAFE = re.compile(r"[^a-z0-9._-]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """A file of the dataset: its name, its size in bytes, and its SHA-256."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenShard:
+    """What a shard came out as."""
+
+    tar: FileRecord
+    sidecar: FileRecord
+    samples: int
+    encoded: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """An image as it stands in the tar."""
+
+    offset: int
+    size: int
+    sha256: str
+    width: int
+    height: int
+    format: str
+    mode: str
+    orientation: int
+    encoding: str
+
+
+def write_shard(
+    plan: pa.Table,
+    added: Iterable[str],
+    stem: str,
+    writer: ImageWriterStage,
+    files: SourceFiles,
+    storage: Storage,
+) -> tuple[int, FileRecord, int]:
+    """Write ``stem.tar`` and ``stem.parquet`` into the output.
+
+    Args:
+        plan: The shard's plan table.
+        added: Names of the plan's columns that the sidecar takes over: json fields and scores.
+        stem: File name without extension.
+        writer: How images are written.
+        files: Opens the source's files.
+        storage: Where the output lies.
+
+    Returns:
+        The size of the tar, the record of the sidecar, and how many images were encoded anew.
+
+    Raises:
+        SourceChangedError: a source is not what it was when it was indexed.
+        StorageError: reading or writing failed. Nothing stands under a final name then.
+    """
+    output = Path(writer.output_dir)
+    images: list[_Exported] = []
+    names: list[list[str]] = []
+    with storage.create(str(output / f"{stem}.tar")) as sink:
+        stream = TarStream(sink, files)
+        for row in _rows(plan):
+            exported, members = _write_sample(stream, row, writer, files)
+            images.append(exported)
+            names.append(members)
+        size = stream.finish()
+        files.check_unchanged()
+    data = tables.table_bytes(_sidecar(plan, added, f"{stem}.tar", images, names))
+    with storage.create(str(output / f"{stem}.parquet")) as sink:
+        sink.write(data)
+    sidecar = FileRecord(
+        name=f"{stem}.parquet", size=len(data), sha256=hashlib.sha256(data).hexdigest()
+    )
+    return size, sidecar, sum(exported.encoding != "copy" for exported in images)
+
+
+def seal(path: Path) -> str:
+    """Return the SHA-256 of a file as it can be read back."""
+    with path.open("rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    key: str
+    file: str
+    version: str
+    offset: int
+    size: int
+    sha256: str
+    format: str
+    width: int
+    height: int
+    mode: str
+    orientation: int
+    siblings: list[tuple[str, str, str, int, int]]  # extension, file, version, offset, size
+
+
+def _rows(plan: pa.Table) -> Iterable[_Row]:
+    lists = plan["siblings"].combine_chunks()
+    members = lists.flatten()
+    parts = (members.field(n).to_pylist() for n in ("extension", "file", "version", "offset", "size"))
+    flat = list(zip(*parts, strict=True))
+    at = 0
+    columns = (
+        "new_key", "image_file", "image_version", "image_offset", "image_size", "sha256", "format",
+        "width", "height", "mode", "exif_orientation",
+    )  # fmt: skip
+    values = zip(*(plan[name].to_pylist() for name in columns), strict=True)
+    for row, length in zip(values, lists.value_lengths().to_pylist(), strict=True):
+        yield _Row(*row, flat[at : at + length])
+        at += length
+
+
+def _write_sample(
+    stream: TarStream, row: _Row, writer: ImageWriterStage, files: SourceFiles
+) -> tuple[_Exported, list[str]]:
+    target = writer.target_format or row.format
+    extension = image.FORMATS[target]
+    name = f"{row.key}.{extension}"
+    if target == row.format:
+        offset = stream.copy(name, row.file, row.version, row.offset, row.size)
+        exported = _Exported(
+            offset, row.size, row.sha256, row.width, row.height, row.format, row.mode, row.orientation,
+            "copy",
+        )  # fmt: skip
+    else:
+        data = files.open(row.file, row.version).read(row.offset, row.size)
+        try:
+            made = image.encode(data, image.probe(data), writer.encode_options(target))
+        except image.ImageProblemError as problem:
+            msg = (
+                f"{row.file} at byte {row.offset}: an image that decoded when it was inspected cannot be "
+                f"encoded as {target}: {problem.detail}"
+            )
+            raise RunError(msg) from problem
+        offset = stream.add(name, made.data)
+        digest = hashlib.sha256(made.data).hexdigest()
+        exported = _Exported(
+            offset, len(made.data), digest, made.width, made.height, target, made.mode, 1, made.encoding
+        )
+    names = [name]
+    taken = {extension}
+    for original, file, version, start, size in row.siblings:
+        free = _free_extension(original, taken)
+        taken.add(free)
+        names.append(f"{row.key}.{free}")
+        stream.copy(names[-1], file, version, start, size)
+    return exported, names
+
+
+def _free_extension(original: str, taken: set[str]) -> str:
+    """Return a safe extension for a member, one that no other member of the sample has."""
+    safe = _UNSAFE.sub("-", original.lower())[:_EXTENSION] or "data"
+    free, number = safe, 2
+    while free in taken:
+        free, number = f"{safe}_{number}", number + 1
+    return free
+
+
+def _sidecar(
+    plan: pa.Table,
+    added: Iterable[str],
+    tar_file: str,
+    images: list[_Exported],
+    names: list[list[str]],
+) -> pa.Table:
+    columns: dict[str, object] = {
+        "image_id": plan["image_id"],
+        "tar_file": [tar_file] * len(plan),
+        "member_name": [members[0] for members in names],
+        "key": plan["new_key"],
+        "member_offset": [exported.offset for exported in images],
+        "member_size": [exported.size for exported in images],
+        "sha256": [exported.sha256 for exported in images],
+        "width": [exported.width for exported in images],
+        "height": [exported.height for exported in images],
+        "format": [exported.format for exported in images],
+        "mode": [exported.mode for exported in images],
+        "caption": plan["caption"],
+        "class_name": plan["class_name"],
+        "members": names,
+        "original_path": plan["image_file"],
+        "original_key": plan["key"],
+        "original_offset": plan["image_offset"],
+        "original_sha256": plan["sha256"],
+        "original_format": plan["format"],
+        "exif_orientation": [exported.orientation for exported in images],
+        "encoding": [exported.encoding for exported in images],
+        "split": plan["split"],
+    }
+    fields = [*schema.SIDECAR, *(plan.schema.field(name) for name in added)]
+    columns |= {name: plan[name] for name in added}
+    arrays = [
+        column.cast(field.type)
+        if isinstance(column := columns[field.name], pa.ChunkedArray)
+        else pa.array(column, field.type)
+        for field in fields
+    ]
+    metadata = {"pixsieve": json.dumps({"format_version": SIDECAR_VERSION})}
+    return pa.table(arrays, schema=pa.schema(fields, metadata=metadata))

@@ -1,0 +1,96 @@
+"""The stage that names a pipeline's output."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from pixsieve.errors import PlanError, nearest
+from pixsieve.image import FORMATS, EncodeOptions
+from pixsieve.stage import WriteStage
+
+ImageFormat = Literal["jpeg", "keep", "png", "webp"]
+_FORMATS = ("jpeg", "keep", "png", "webp")
+_PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MIN_TAR_BYTES = 10_240
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageWriterStage(WriteStage):
+    """Writes the kept samples as tars, each with a typed Parquet sidecar.
+
+    Args:
+        output_dir: Folder of the dataset. It is made; what it holds already is never overwritten.
+        images_per_tar: Samples in every tar; only the last one (of a split) may hold fewer.
+        max_bytes_per_tar: Instead of a count: as many samples as fit in so many bytes, at least one. Sizes
+            are those in the source, so a tar with re-encoded images can come out smaller or larger.
+        image_format: ``"jpeg"`` copies JPEG byte for byte and encodes all else as JPEG; ``"png"`` and
+            ``"webp"`` likewise; ``"keep"`` copies every supported format.
+        member_names: ``"id"`` names members by ``image_id``; ``"sequential"`` by a running number over the
+            whole export.
+        prefix: First part of file names; letters, digits, ``_`` and ``-``.
+        deterministic_name: Names hold a digest of the export's content; ``False``: a random id.
+        remove_image_data: ``True``: nothing offers image bytes after the run. ``False``:
+            :meth:`RunResult.batches` reads them from the shards on demand.
+        verbose: One log line per shard with counts, bytes and rate.
+        quality: For encoded JPEG and WebP, 1 to 100.
+        subsampling: Chroma subsampling of encoded JPEG.
+        background: Colour under transparent pixels where the format has none, as ``#rrggbb``.
+    """
+
+    output_dir: str
+    images_per_tar: int = 1000
+    max_bytes_per_tar: int | None = None
+    image_format: ImageFormat = "jpeg"
+    member_names: Literal["id", "sequential"] = "id"
+    prefix: str = "images"
+    deterministic_name: bool = True
+    remove_image_data: bool = False
+    verbose: bool = False
+    quality: int = 95
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+    background: str = "#ffffff"
+
+    def __post_init__(self) -> None:
+        if self.images_per_tar < 1:
+            msg = f"images_per_tar is {self.images_per_tar}; expected at least 1"
+            raise PlanError(msg)
+        if self.max_bytes_per_tar is not None and self.max_bytes_per_tar < _MIN_TAR_BYTES:
+            msg = f"max_bytes_per_tar is {self.max_bytes_per_tar}; expected at least {_MIN_TAR_BYTES}"
+            raise PlanError(msg)
+        if self.image_format not in _FORMATS:
+            msg = (
+                f"image_format is {self.image_format!r}; expected one of {', '.join(_FORMATS)}"
+                f"{nearest(str(self.image_format), _FORMATS)}"
+            )
+            raise PlanError(msg)
+        if self.member_names not in ("id", "sequential"):
+            msg = f"member_names is {self.member_names!r}; expected 'id' or 'sequential'"
+            raise PlanError(msg)
+        if not _PREFIX.fullmatch(self.prefix):
+            msg = (
+                f"prefix is {self.prefix!r}; expected 1 to 64 letters, digits, '_' or '-', since loaders "
+                "read file names as patterns and addresses"
+            )
+            raise PlanError(msg)
+        self.encode_options(self.target_format or "jpeg")
+
+    @property
+    def target_format(self) -> str | None:
+        """The one format of all exported images, or ``None`` where each keeps its own."""
+        return None if self.image_format == "keep" else self.image_format
+
+    @property
+    def encoded_formats(self) -> frozenset[str]:
+        """Formats whose images are encoded anew, so that they must decode."""
+        return frozenset(FORMATS) - {self.target_format} if self.target_format else frozenset()
+
+    def encode_options(self, target: str) -> EncodeOptions:
+        """Return how images are encoded as ``target``; ``UsageError`` where an option is out of range."""
+        return EncodeOptions(
+            format=target,  # type: ignore[arg-type]
+            quality=self.quality,
+            subsampling=self.subsampling,
+            background=self.background,
+        )

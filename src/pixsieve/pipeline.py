@@ -1,0 +1,222 @@
+"""The pipeline that users build, and the checked plan that the engine runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import pyarrow as pa
+
+from pixsieve import image, schema
+from pixsieve.errors import PlanError, nearest
+from pixsieve.export.writer import ImageWriterStage
+from pixsieve.scorers.inspection import InspectOptions
+from pixsieve.select.base import sample_schema
+from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
+from pixsieve.stage import ScoreStage, SelectStage, Stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pixsieve.engine.result import RunResult
+    from pixsieve.engine.run import RunOptions
+    from pixsieve.engine.units import Executor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """Scorers that share one read and one decode of each image, then selection over their columns."""
+
+    scorers: tuple[ScoreStage, ...]
+    selectors: tuple[SelectStage, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A checked pipeline: what it reads, in which passes it decides, and what it writes.
+
+    Attributes:
+        name: The pipeline's name.
+        seed: Of all seeded stages that have none of their own.
+        reader: The input.
+        passes: At least one.
+        writer: The output; ``None`` for a pipeline that only scores and selects.
+    """
+
+    name: str
+    seed: int
+    reader: ImageReaderStage
+    passes: tuple[Pass, ...]
+    writer: ImageWriterStage | None
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """All stages in order."""
+        middle = [stage for each in self.passes for stage in (*each.scorers, *each.selectors)]
+        return (self.reader, *middle, *((self.writer,) if self.writer else ()))
+
+    @property
+    def scorers(self) -> tuple[ScoreStage, ...]:
+        return tuple(stage for each in self.passes for stage in each.scorers)
+
+    @property
+    def added(self) -> pa.Schema:
+        """Columns beyond those that every pipeline has: json fields, then scores."""
+        fields = [field for stage in (self.reader, *self.scorers) for field in stage.adds()]
+        return pa.schema(fields)
+
+    @property
+    def inspect_options(self) -> InspectOptions:
+        """How samples are inspected for this plan."""
+        encoded = self.writer.encoded_formats if self.writer else frozenset()
+        full = self.reader.decode_check == "full"
+        return InspectOptions(
+            decode=frozenset(image.FORMATS) if full else encoded,
+            first_frame=self.reader.animated == "first_frame",
+            caption_field=self.reader.caption_field,
+            json_fields=tuple(self.reader.json_fields.items()),
+            limits=image.ImageLimits(
+                max_bytes=self.reader.max_image_bytes, max_pixels=self.reader.max_pixels
+            ),
+        )
+
+
+class Pipeline:
+    """Stages in order: a reader, then scorers and selectors, then a writer.
+
+    ``add_stage`` only notes; everything is checked by :meth:`plan`, before any work.
+    """
+
+    def __init__(self, name: str = "pixsieve", *, seed: int = 0) -> None:
+        self.name = name
+        self.seed = seed
+        self._stages: list[Stage] = []
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        return tuple(self._stages)
+
+    def add_stage(self, stage: Stage) -> Self:
+        """Append a stage and return the pipeline."""
+        if not isinstance(stage, Stage):
+            msg = f"{stage!r} is a {type(stage).__name__}, expected a stage from pixsieve.stages"
+            raise PlanError(msg)
+        self._stages.append(stage)
+        return self
+
+    def plan(self) -> Plan:
+        """Check the pipeline and return it as a plan.
+
+        Raises:
+            PlanError: which stage does not fit, and why.
+        """
+        reader, rest = _reader(self._stages)
+        writer: ImageWriterStage | None = None
+        if rest and isinstance(rest[-1], ImageWriterStage):
+            writer = rest.pop()  # type: ignore[assignment]
+        for stage in rest:
+            if not isinstance(stage, (ScoreStage, SelectStage)):
+                msg = (
+                    f"{type(stage).__name__} stands in the middle of pipeline {self.name!r}; expected a reader "
+                    "first, then scorers and selectors, then at most one writer, last"
+                )
+                raise PlanError(msg)
+        _check_columns([reader, *rest])
+        return Plan(
+            name=self.name, seed=self.seed, reader=reader, passes=tuple(_passes(rest)), writer=writer
+        )
+
+    def describe(self) -> str:
+        """Return the plan as a tree, with the columns that each stage reads and adds."""
+        return describe(self.plan())
+
+    def run(self, executor: Executor | None = None, options: RunOptions | None = None) -> RunResult:
+        """Run the pipeline; see :func:`pixsieve.engine.run.run`."""
+        from pixsieve.engine.run import run  # noqa: PLC0415  # the builder must not import the engine
+
+        return run(self.plan(), executor, options)
+
+
+def describe(plan: Plan) -> str:
+    """Return a plan as a tree, with the columns that each stage reads and adds."""
+    lines = [f"{plan.name} (seed {plan.seed})"]
+    lines += _node("index", [plan.reader], "locates every sample; reads headers only")
+    added = ", ".join(name for name in schema.INSPECTION.names if not name.startswith("problem"))
+    check = "decodes every image" if plan.reader.decode_check == "full" else "reads image headers"
+    lines.append(f"├─ inspect: reads each sample once, {check}; adds {added}")
+    for each in plan.passes:
+        if each.scorers:
+            lines += _node("score", each.scorers, "one read and one decode for all")
+        if each.selectors:
+            lines += _node("select", each.selectors, "table operations, no pixels")
+    if plan.writer:
+        lines += _node("export", [plan.writer], "one unit per shard, then the manifest")
+    lines[-1] = lines[-1].replace("├", "└", 1).replace("│", " ", 1)
+    return "\n".join(lines)
+
+
+def _node(step: str, stages: Sequence[Stage], note: str) -> list[str]:
+    lines = [f"├─ {step}: {note}"]
+    for stage in stages:
+        fields = dataclasses.fields(stage) if dataclasses.is_dataclass(stage) else ()
+        values = [
+            f"{field.name}={getattr(stage, field.name)!r}"
+            for field in fields
+            if getattr(stage, field.name) != field.default
+            and not (field.default_factory is not dataclasses.MISSING and not getattr(stage, field.name))
+        ]
+        reads = f"; reads {', '.join(stage.reads())}" if stage.reads() else ""
+        adds = f"; adds {', '.join(stage.adds().names)}" if stage.adds().names else ""
+        lines.append(f"│  · {type(stage).__name__}({', '.join(values)}){reads}{adds}")
+    return lines
+
+
+def _reader(stages: Sequence[Stage]) -> tuple[ImageReaderStage, list[Stage]]:
+    rest = list(stages)
+    partitioning = rest.pop(0) if rest and isinstance(rest[0], FilePartitioningStage) else None
+    if not rest or not isinstance(rest[0], ImageReaderStage):
+        msg = "a pipeline starts with an ImageReaderStage(path_or_paths); add one first"
+        raise PlanError(msg)
+    reader = rest.pop(0)
+    assert isinstance(reader, ImageReaderStage)  # noqa: S101
+    if isinstance(partitioning, FilePartitioningStage):
+        reader = dataclasses.replace(reader, path_or_paths=partitioning.file_paths)
+    if not reader.path_or_paths:
+        msg = "ImageReaderStage has no path_or_paths; expected a folder, tars, a glob, or a list of these"
+        raise PlanError(msg)
+    return reader, rest
+
+
+def _check_columns(stages: Sequence[Stage]) -> None:
+    """Follow the columns through the stages: each must find what it reads, and add what is new."""
+    added: list[pa.Schema] = []
+    for stage in stages:
+        columns = sample_schema(added)
+        for name in stage.reads():
+            if name not in columns.names:
+                msg = (
+                    f"{type(stage).__name__} reads the column {name!r}, which no stage before it adds"
+                    f"{nearest(name, columns.names)}; the columns are: {', '.join(columns.names)}"
+                )
+                raise PlanError(msg)
+        stage.check(columns)
+        for field in stage.adds():
+            if field.name in columns.names or field.name in schema.RESERVED:
+                msg = f"{type(stage).__name__} adds the column {field.name!r}, which there is already"
+                raise PlanError(msg)
+        added.append(stage.adds())
+
+
+def _passes(stages: Iterable[Stage]) -> Iterable[Pass]:
+    scorers: list[ScoreStage] = []
+    selectors: list[SelectStage] = []
+    for stage in stages:
+        if isinstance(stage, ScoreStage):
+            if selectors:
+                yield Pass(scorers=tuple(scorers), selectors=tuple(selectors))
+                scorers, selectors = [], []
+            scorers.append(stage)
+        elif isinstance(stage, SelectStage):
+            selectors.append(stage)
+    yield Pass(scorers=tuple(scorers), selectors=tuple(selectors))

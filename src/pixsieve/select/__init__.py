@@ -1,0 +1,1 @@
+"""Selection: which samples stay, and in which order."""
