@@ -1,0 +1,93 @@
+"""Locating the samples of one shard: from a source's bytes to an index table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pixsieve.sources.files import class_name, find_files, open_unchanged
+from pixsieve.sources.group import group, index_table
+from pixsieve.sources.spool import is_compressed, spool_path, unpack, unpacked_version
+from pixsieve.sources.tar import Walk, walk
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pixsieve.sources.base import IndexOptions, SourceShard
+    from pixsieve.storage.base import ObjectInfo, Reader, Storage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexResult:
+    """What a shard holds.
+
+    Attributes:
+        table: One row per sample, :data:`pixsieve.schema.INDEX`; one more where a source could not
+            be read on.
+        notes: What is odd about the source without being a fault of any sample.
+        ignored: Members that are no samples: folders, global headers and volume labels.
+        read_to: Up to which byte of the source (unpacked, if it is compressed) everything is
+            accounted for.
+    """
+
+    table: pa.Table
+    notes: tuple[str, ...] = ()
+    ignored: int = 0
+    read_to: int
+
+
+def index_shard(
+    shard: SourceShard, options: IndexOptions, storage: Storage, spool_dir: str
+) -> IndexResult:
+    """Locate the samples of a shard.
+
+    Compressed tars are unpacked into ``spool_dir``; their rows have offsets in what was unpacked
+    and a version that says so, for :class:`pixsieve.sources.SourceFiles`.
+
+    Raises:
+        SourceChangedError: the source is not any more what it was when it was listed, or changed
+        meanwhile. StorageError: it cannot be read, or there is no room to unpack it.
+    """
+    if shard.kind == "files":
+        samples = find_files(shard, options, storage)
+        classes = [class_name(sample) for sample in samples]
+        table = index_table(samples, image_member=options.image_member, class_names=classes)
+        return IndexResult(table=table, read_to=sum(info.size for info in shard.files))
+    (info,) = shard.files
+    with open_unchanged(storage, shard.root, info) as reader:
+        if is_compressed(reader.read(0, min(info.size, 4))):
+            result = _index_compressed(reader, info, options, storage, spool_dir)
+        else:
+            found = walk(reader, file=info.path, version=info.version)
+            result = _result(found, info.path, info.version, options)
+        reader.check_unchanged()
+    return result
+
+
+def _index_compressed(
+    packed: Reader, info: ObjectInfo, options: IndexOptions, storage: Storage, spool_dir: str
+) -> IndexResult:
+    version = unpacked_version(info.version)
+    path = spool_path(spool_dir, info.path, info.version)
+    spool = unpack(packed, storage, path)
+    found = Walk()
+    if spool.kept:
+        with storage.open(path) as reader:
+            found = walk(reader, file=info.path, version=version)
+    if spool.fault:
+        found.faults.append(spool.fault)
+    return _result(found, info.path, version, options)
+
+
+def _result(found: Walk, file: str, version: str, options: IndexOptions) -> IndexResult:
+    samples = group(
+        found.members, last=options.key_split == "last", image_member=options.image_member
+    )
+    table = index_table(
+        samples,
+        image_member=options.image_member,
+        faults=[(file, version, fault) for fault in found.faults],
+    )
+    return IndexResult(
+        table=table, notes=tuple(found.notes), ignored=found.ignored, read_to=found.read_to
+    )
