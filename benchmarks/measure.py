@@ -5,6 +5,8 @@ Linux only: memory is read from /proc.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
 import subprocess
@@ -16,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
+_PR_SET_CHILD_SUBREAPER = 36
 _SAMPLING = 0.05  # seconds between two looks at the memory
 
 
@@ -27,7 +30,7 @@ class Usage:
 
     Attributes:
         wall: Seconds from start to end.
-        cpu: User and system CPU seconds of the command and what it started and waited for.
+        cpu: User and system CPU seconds of the command and all processes that it started.
         peaks: Peak resident bytes of each process: the command's own, then the others', falling.
         report: The JSON object that the command printed as its last line, or an empty one.
     """
@@ -44,24 +47,39 @@ def run(command: Sequence[str]) -> Usage:
     Raises:
         SystemExit: It failed; what it wrote to stderr was passed through.
     """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     with tempfile.TemporaryFile() as output:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=output)
         watch = _MemoryWatch(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - started
-        own, *others = watch.stop()
+        peaks = watch.stop()
         process.returncode = os.waitstatus_to_exitcode(status)
+        cpu = usage.ru_utime + usage.ru_stime + _reap_orphans(peaks)
         if process.returncode:
             raise SystemExit(f"exit code {process.returncode} from: {' '.join(command)}")
         output.seek(0)
         lines = output.read().decode().splitlines()
     return Usage(
         wall=wall,
-        cpu=usage.ru_utime + usage.ru_stime,
-        peaks=(own, *sorted(others, reverse=True)),
+        cpu=cpu,
+        peaks=(peaks.pop(process.pid), *sorted(peaks.values(), reverse=True)),
         report=json.loads(lines[-1]) if lines else {},
     )
+
+
+def _reap_orphans(pids: Iterable[int]) -> float:
+    """Wait for processes whose parent ended before them; return their CPU seconds.
+
+    Such are a fork server and, through it, its workers: their parent never waits for them.
+    """
+    seconds = 0.0
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):  # its parent has waited for it
+            usage = os.wait4(pid, 0)[2]
+            seconds += usage.ru_utime + usage.ru_stime
+    return seconds
 
 
 class _MemoryWatch:
@@ -93,11 +111,11 @@ class _MemoryWatch:
         else:
             self._others.add(pid)
 
-    def stop(self) -> tuple[int, ...]:
-        """End the watch and return the peaks in bytes, the watched process's first."""
+    def stop(self) -> dict[int, int]:
+        """End the watch and return the peaks in bytes by process id."""
         self._stopped.set()
         self._thread.join()
-        return tuple(self._marks.values())
+        return self._marks
 
 
 def _parent(pid: int) -> int:

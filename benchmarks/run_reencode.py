@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 import sys
 import tarfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import report
+import stopwatch
 from PIL import Image
 
 if TYPE_CHECKING:
@@ -30,13 +31,14 @@ def main(source: Path, target: Path, images_per_tar: int) -> None:
     """Write ``target/images-000000.tar`` with its Parquet file, and so on."""
     target.mkdir()
     pa.table({"warm": [0]})  # the first table of a process imports for a while
-    with report.work():
+    with stopwatch.seconds() as figures:
         images = _reencoded(source)
         for index in itertools.count():
             members = list(itertools.islice(images, images_per_tar))
             if not members:
                 break
             _write(target / f"images-{index:06d}.tar", members)
+    print(json.dumps(figures))
 
 
 def _reencoded(source: Path) -> Iterator[tuple[str, bytes]]:

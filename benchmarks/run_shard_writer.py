@@ -5,10 +5,11 @@ Arguments: folder of tars, output folder, samples per tar.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
-import report
+import stopwatch
 import webdataset as wds
 
 
@@ -18,11 +19,12 @@ def main(source: Path, target: Path, samples_per_tar: int) -> None:
     urls = [str(path) for path in sorted(source.iterdir())]
     pattern = str(target / "%06d.tar")
     with (
-        report.work(),
+        stopwatch.seconds() as figures,
         wds.ShardWriter(pattern, maxcount=samples_per_tar, encoder=False, verbose=0) as sink,
     ):
         for sample in wds.WebDataset(urls, shardshuffle=False):
             sink.write(sample)
+    print(json.dumps(figures))
 
 
 if __name__ == "__main__":
