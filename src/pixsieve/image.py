@@ -20,6 +20,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import logging
 import re
 import struct
 import warnings
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+# Pillow logs flaws of files as errors, which Python prints where nobody has set up logging.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 FORMATS: Final = {
     "jpeg": "jpg",
@@ -93,7 +97,7 @@ class ImageLimits:
 
     max_bytes: int = 512 << 20
     max_pixels: int = 178_956_970
-    max_metadata_bytes: int = 64 << 20
+    max_metadata_bytes: int = 16 << 20
     max_frames: int = 65_536
 
 
@@ -275,10 +279,9 @@ def _probe_jpeg(data: bytes | memoryview, limits: ImageLimits) -> ImageHeader:
     orientation, frame = 0, None
     while pos + 4 <= last:
         if data[pos] != 0xFF:
-            stray = bytes(data[pos:last]).find(b"\xff")
-            if stray < 0:
-                break
-            pos += stray
+            # In steps, so that many short runs do not cost a copy of the rest each.
+            stray = bytes(data[pos : pos + 4096]).find(b"\xff")
+            pos += stray if stray >= 0 else 4096
             continue
         marker = data[pos + 1]
         if marker == 0xFF:  # fill byte
@@ -345,7 +348,9 @@ _UINT = {order: {1: f"{order}B", 3: f"{order}H", 4: f"{order}I"} for order in "<
 
 def _orientation(tiff: bytes | memoryview) -> int:
     """Return the orientation tag in an EXIF block's first directory, or 1 (EXIF 2.32, 4.6.4)."""
-    order = "<" if tiff[:2] == b"II" else ">"
+    order = {b"II": "<", b"MM": ">"}.get(bytes(tiff[:2]))
+    if order is None:
+        return 1
     try:
         (ifd,) = struct.unpack_from(order + "I", tiff, 4)
         (count,) = struct.unpack_from(order + "H", tiff, ifd)
@@ -365,11 +370,12 @@ def _probe_other(data: bytes, kind: str, limits: ImageLimits) -> ImageHeader:
             Problem.TRUNCATED_IMAGE,
             f"{len(data)} bytes of {int.from_bytes(data[4:8], 'little') + 8}",
         )
+    orientation, frames = 1, 1
+    if kind == "tiff":  # first, as Pillow would not say what is wrong with the directories
+        frames = _tiff_pages(data, limits.max_frames)
     image = _open(data, kind)
     width, height = image.size
-    orientation, frames = 1, 1
     if isinstance(image, TiffImagePlugin.TiffImageFile):
-        frames = _tiff_pages(data, limits.max_frames)
         found = image.tag_v2.get(0x0112)
         if isinstance(found, int) and 1 <= found <= 8:
             orientation = found  # Pillow's size is upright already
@@ -450,7 +456,8 @@ def _tiff_pages(data: bytes, limit: int) -> int:
     """Count pages that are no thumbnail and no mask, in ``limit + 1`` directories or fewer.
 
     Raises:
-        ImageProblemError: UNSUPPORTED_FORMAT for a camera's raw file, whose first page is its
+        ImageProblemError: TRUNCATED_IMAGE if the first directory lies behind the end;
+            UNSUPPORTED_FORMAT for a camera's raw file, whose first page is its
             thumbnail.
     """
     order = "<" if data[:2] == b"II" else ">"
@@ -458,6 +465,10 @@ def _tiff_pages(data: bytes, limit: int) -> int:
     first, count_of, word, entry_size = (8, "Q", "Q", 20) if big else (4, "H", "I", 12)
     pages, seen = 0, set[int]()
     (pos,) = struct.unpack_from(order + word, data, first)
+    if pos >= len(data):
+        raise ImageProblemError(
+            Problem.TRUNCATED_IMAGE, f"{len(data)} bytes; its directory lies at byte {pos}"
+        )
     while pos and pos not in seen and len(seen) <= limit:
         seen.add(pos)
         try:
