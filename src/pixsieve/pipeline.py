@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
@@ -65,6 +67,22 @@ class Plan:
         """Columns beyond those that every pipeline has: json fields, then scores."""
         fields = [field for stage in (self.reader, *self.scorers) for field in stage.adds()]
         return pa.schema(fields)
+
+    def without_places(self, root: str) -> Plan:
+        """Return the plan as it reads on any machine: inputs relative to ``root``, the output ``"."``.
+
+        What only decides what the user sees (``verbose``, ``remove_image_data``) is left out, too.
+        """
+        named = self.reader.path_or_paths or ""
+        paths = [named] if isinstance(named, (str, os.PathLike)) else named
+        relative = tuple(Path(os.path.relpath(path, root)).as_posix() for path in paths)
+        reader = dataclasses.replace(
+            self.reader, path_or_paths=relative[0] if len(relative) == 1 else relative
+        )
+        writer = self.writer and dataclasses.replace(
+            self.writer, output_dir=".", verbose=False, remove_image_data=False
+        )
+        return dataclasses.replace(self, reader=reader, writer=writer)
 
     @property
     def inspect_options(self) -> InspectOptions:

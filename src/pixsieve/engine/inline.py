@@ -26,6 +26,7 @@ class InlineExecutor:
 
 class InlineSession:
     capacity = 1
+    in_process = True
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[Unit, Mapping[int, Problem]]] = deque()

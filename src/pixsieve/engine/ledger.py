@@ -10,14 +10,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
 
 from pixsieve.storage import LocalStorage
-
-if TYPE_CHECKING:
-    from pixsieve.engine.units import Unit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +26,27 @@ class TableRecord:
     sha256: str
 
 
+class Result(Protocol):
+    """What work comes to: a frozen dataclass of plain values that names the tables it made."""
+
+    @property
+    def tables(self) -> tuple[TableRecord, ...]: ...
+
+
+T = TypeVar("T", bound=Result)
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """The folder of the working state: tables named by fingerprint, and the ledger."""
+
+    FOLDERS: ClassVar[tuple[str, ...]] = ("ledger", "tables", "plans", "spool")
 
     root: Path
 
     def prepare(self) -> None:
         """Make the folders."""
-        for name in ("ledger", "tables", "plans", "spool"):
+        for name in self.FOLDERS:
             (self.root / name).mkdir(parents=True, exist_ok=True)
 
     def table_path(self, fingerprint: str) -> str:
@@ -52,21 +61,21 @@ class Workspace:
         """Where archives without byte ranges are unpacked."""
         return str(self.root / "spool")
 
-    def done(self, unit: Unit) -> Any | None:
-        """Return the result of a unit that was done before and still holds, else ``None``."""
+    def done(self, fingerprint: str, kind: type[T]) -> T | None:
+        """Return the result of work that was done before and still holds, else ``None``."""
         try:
-            value = msgspec.json.decode(self._record(unit).read_bytes(), type=unit.result)
+            value = msgspec.json.decode(self._record(fingerprint).read_bytes(), type=kind)
         except (OSError, msgspec.MsgspecError):
             return None
         return value if all(self._holds(table) for table in value.tables) else None
 
-    def commit(self, unit: Unit, value: Any) -> None:
-        """Note that a unit is done."""
-        with LocalStorage().create(str(self._record(unit)), durable=False) as sink:
+    def commit(self, fingerprint: str, value: Result) -> None:
+        """Note that work is done."""
+        with LocalStorage().create(str(self._record(fingerprint)), durable=False) as sink:
             sink.write(msgspec.json.encode(value))
 
-    def _record(self, unit: Unit) -> Path:
-        return self.root / "ledger" / f"{unit.fingerprint}.json"
+    def _record(self, fingerprint: str) -> Path:
+        return self.root / "ledger" / f"{fingerprint}.json"
 
     def _holds(self, table: TableRecord) -> bool:
         try:

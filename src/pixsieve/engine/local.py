@@ -76,6 +76,8 @@ class _Worker:
 
 
 class LocalSession:
+    in_process = False
+
     def __init__(self, workers: int, sample_cpu_seconds: float) -> None:
         self.capacity = 2 * workers  # the next unit is at hand when one ends
         self._seconds = sample_cpu_seconds

@@ -49,16 +49,12 @@ class Unit:
     """One piece of work, picklable.
 
     Attributes:
-        name: For people: step and subject.
-        fingerprint: Of everything that the result depends on.
+        name: For people: step and subject. Unique in its step.
         work: Module-level function, with its arguments bound, that takes a :class:`Context`.
-        result: Type of what it returns: a frozen dataclass of plain values.
     """
 
     name: str
-    fingerprint: str
     work: Callable[[Context], Any]
-    result: type
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +95,9 @@ class Session(Protocol):
 
     capacity: int
     """How many units it makes sense to have submitted at a time."""
+
+    in_process: bool
+    """Whether units run in the caller's own process, so that their CPU time is part of its own."""
 
     def submit(self, unit: Unit, avoid: Mapping[int, Problem]) -> None:
         """Take a unit; ``avoid`` are rows that it must not read."""

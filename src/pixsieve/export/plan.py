@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +20,7 @@ from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -35,21 +35,17 @@ HASH_DIGITS = 12
 
 _PROBLEMS = ("problem", "problem_detail")
 _LOCATED = [field for field in schema.INDEX if field.name not in _PROBLEMS]
-_READ = [
-    field
-    for field in schema.INSPECTION
-    if field.name not in (*_PROBLEMS, "metadata_problem")
-]
+_READ = [field for field in schema.INSPECTION if field.name not in (*_PROBLEMS, "metadata_problem")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
-    """One output shard: its plan table and how many samples it will hold."""
+    """One output shard: how many samples it will hold, its plan table, and the digest of their content."""
 
     split: str | None
     index: int
     samples: int
-    table: str
+    table: Path
     digest: str
 
 
@@ -59,7 +55,6 @@ class ExportPlan:
 
     digest: str
     shards: tuple[PlannedShard, ...]
-    score_columns: tuple[str, ...]
 
 
 def plan_schema(added: pa.Schema) -> pa.Schema:
@@ -127,12 +122,14 @@ def plan_export(
             tables.write_table(LocalStorage(), str(path), table, durable=False)
             shards.append(
                 PlannedShard(
-                    split=None, index=index, samples=len(table), table=str(path), digest=content.hex()
+                    split=None,
+                    index=index,
+                    samples=len(table),
+                    table=path,
+                    digest=content.hex(),
                 )
             )
-    return ExportPlan(
-        digest=digest.hexdigest(), shards=tuple(shards), score_columns=tuple(added.names)
-    )
+    return ExportPlan(digest=digest.hexdigest(), shards=tuple(shards))
 
 
 def _naming(writer: ImageWriterStage) -> dict[str, object]:
@@ -147,7 +144,9 @@ def _naming(writer: ImageWriterStage) -> dict[str, object]:
 def _content_digest(table: pa.Table) -> bytes:
     names = ("new_key", "sha256", "siblings_sha256", "split")
     rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-    return hashlib.sha256("\n".join("\0".join(str(v) for v in row) for row in rows).encode()).digest()
+    return hashlib.sha256(
+        "\n".join("\0".join(str(v) for v in row) for row in rows).encode()
+    ).digest()
 
 
 def _borders(
@@ -157,7 +156,9 @@ def _borders(
     if writer.max_bytes_per_tar is None:
         starts = np.arange(0, len(order), writer.images_per_tar)
     else:
-        sizes = np.concatenate([_tar_sizes(part) for part in parts] or [np.empty(0, np.int64)])[order]
+        sizes = np.concatenate([_tar_sizes(part) for part in parts] or [np.empty(0, np.int64)])[
+            order
+        ]
         starts = _cut_by_bytes(sizes, writer.max_bytes_per_tar)
     return np.append(starts, len(order)).astype(np.int64)
 
@@ -205,7 +206,9 @@ def _buckets(
     if not buckets:
         return
     bucket_of_shard = np.searchsorted(edges, np.arange(len(borders) - 1), side="right") - 1
-    spill = [_Spill(folder / f"bucket-{number}.arrow", columns, buckets > 1) for number in range(buckets)]
+    spill = [
+        _Spill(folder / f"bucket-{number}.arrow", columns, buckets > 1) for number in range(buckets)
+    ]
     at = 0
     for part in parts:
         ranks = rank_of[at : at + part.rows]
@@ -276,13 +279,9 @@ class _Spill:
         return rows
 
 
-def order_rows(
-    kept: NDArray[np.bool_], keys: NDArray[np.uint64] | None
-) -> NDArray[np.int64]:
+def order_rows(kept: NDArray[np.bool_], keys: NDArray[np.uint64] | None) -> NDArray[np.int64]:
     """Return the numbers of the kept rows in the order of the export: by key, then as indexed."""
     rows = np.flatnonzero(kept)
     if keys is None:
         return rows
     return rows[np.argsort(keys[rows], kind="stable")]
-
-

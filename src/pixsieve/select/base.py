@@ -128,7 +128,9 @@ class Rows:
             inside = numbers[(numbers >= batch.first) & (numbers < batch.first + len(batch.columns))]
             if len(inside):
                 found.append(batch.columns.take(pa.array(inside - batch.first)))
-        return pa.concat_tables(found) if found else pa.table({name: [] for name in columns})
+        if not found:
+            return pa.schema([self.columns.field(name) for name in columns]).empty_table()
+        return pa.concat_tables(found)
 
     def _batch(self, first: int, waiting: list[pa.Table]) -> Batch:
         columns = pa.concat_tables(waiting)

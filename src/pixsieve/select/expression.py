@@ -71,7 +71,7 @@ def evaluate(text: str, table: pa.Table) -> pa.ChunkedArray:
     connection = _connection()
     connection.register("samples", table)
     try:
-        result = connection.execute(f"SELECT ({text}\n) AS verdict FROM samples").to_arrow_table()
+        result = connection.sql(f"SELECT ({text}\n) AS verdict FROM samples").to_arrow_table()
     except duckdb.Error as error:
         msg = f"filter {text!r} fails on the data: {_first_line(error)}; guard it, say with TRY_CAST or CASE"
         raise PlanError(msg) from error
@@ -104,8 +104,8 @@ def _stable_functions() -> frozenset[str]:
 
 
 def _parse(text: str) -> object:
-    found = _connection().execute("SELECT json_serialize_sql(?)", [f"SELECT ({text}\n)"]).fetchone()
-    answer = json.loads(found[0]) if found else {"error": True, "error_message": "nothing came back"}
+    ((found,),) = _connection().execute("SELECT json_serialize_sql(?)", [f"SELECT ({text}\n)"]).fetchall()
+    answer = json.loads(found)
     if answer["error"]:
         msg = f"filter {text!r} is not an SQL expression: {answer['error_message']}"
         raise PlanError(msg)
@@ -153,13 +153,14 @@ def _check_type(text: str, columns: pa.Schema) -> None:
     connection = _connection()
     connection.register("samples", columns.empty_table())
     try:
-        described = connection.execute(f"DESCRIBE SELECT ({text}\n) AS verdict FROM samples").fetchone()
+        ((_, kind, *_),) = connection.execute(
+            f"DESCRIBE SELECT ({text}\n) AS verdict FROM samples"
+        ).fetchall()
     except duckdb.Error as error:
         msg = f"filter {text!r} does not fit the columns' types: {_first_line(error)}"
         raise PlanError(msg) from error
     finally:
         connection.unregister("samples")
-    kind = described[1] if described else "nothing"
     if kind != "BOOLEAN":
         msg = f"filter {text!r} gives {kind}, a boolean was expected; compare it with something"
         raise PlanError(msg)

@@ -1,0 +1,386 @@
+"""The units of work of each step: module-level functions that run in a worker process.
+
+Each writes its tables into the workspace, whole or not at all, and returns a small frozen value.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from pixsieve import schema
+from pixsieve.engine.ledger import TableRecord, Workspace
+from pixsieve.engine.result import ReasonCount
+from pixsieve.export import shard as shard_module
+from pixsieve.export.plan import plan_export
+from pixsieve.export.shard import FileRecord, WrittenShard
+from pixsieve.scorers.measure import measure_part
+from pixsieve.select.base import Part, read_parts
+from pixsieve.select.decide import decide
+from pixsieve.sources import SourceFiles, index_shard
+from pixsieve.storage import LocalStorage, tables
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pixsieve.engine.units import Context
+    from pixsieve.export.writer import ImageWriterStage
+    from pixsieve.scorers.inspection import InspectOptions
+    from pixsieve.sources.base import IndexOptions, SourceShard
+    from pixsieve.stage import ScoreStage, SelectStage
+
+PART_ROWS = 1000
+PART_BYTES = 32 * 1024 * 1024
+PART_LEAST_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where a run reads and keeps things: the source's root, and the workspace."""
+
+    root: str
+    workspace: Workspace
+
+    def files(self) -> SourceFiles:
+        return SourceFiles(self.root, LocalStorage(), self.workspace.spool)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """A source shard whose samples are located.
+
+    ``parts`` are (first row, row behind the last) of what is measured together; ``images`` counts the rows
+    with an image; ``problems`` counts by problem.
+    """
+
+    source: str
+    table: TableRecord
+    rows: int
+    parts: tuple[tuple[int, int], ...]
+    images: int
+    problems: dict[str, int]
+    notes: tuple[str, ...]
+    ignored: int
+
+    @property
+    def tables(self) -> tuple[TableRecord, ...]:
+        return (self.table,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """One column family of a part."""
+
+    table: TableRecord
+    rows: int
+    problems: dict[str, int]
+
+    @property
+    def tables(self) -> tuple[TableRecord, ...]:
+        return (self.table,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """The families that were missing, by fingerprint, and how many images were decoded for them."""
+
+    families: dict[str, Family]
+    decoded: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selected:
+    """Where the samples ended, and the table that says it for each."""
+
+    table: TableRecord
+    indexed: int
+    kept: int
+    reasons: tuple[ReasonCount, ...]
+
+    @property
+    def tables(self) -> tuple[TableRecord, ...]:
+        return (self.table,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardPlan:
+    """One output shard to be: how many samples, from which plan table."""
+
+    split: str | None
+    index: int
+    samples: int
+    table: TableRecord
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """The export to be."""
+
+    digest: str
+    shards: tuple[ShardPlan, ...]
+
+    @property
+    def tables(self) -> tuple[TableRecord, ...]:
+        return tuple(shard.table for shard in self.shards)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A shard that stands in the output; ``written`` is false where it stood there already, whole."""
+
+    shard: WrittenShard
+    written: bool
+
+    @property
+    def tables(self) -> tuple[TableRecord, ...]:
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputRecord:
+    """What a source held: how many samples, and a digest over their keys and contents in order."""
+
+    path: str
+    samples: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accounted:
+    """``dropped.parquet``, still in the workspace, and the digests of the inputs."""
+
+    table: TableRecord
+    rows: int
+    inputs: tuple[InputRecord, ...]
+
+    @property
+    def tables(self) -> tuple[TableRecord, ...]:
+        return (self.table,)
+
+
+def index(
+    shard: SourceShard, options: IndexOptions, site: Site, fingerprint: str, context: Context
+) -> Indexed:
+    """Locate the samples of a source shard."""
+    del context
+    found = index_shard(shard, options, LocalStorage(), site.workspace.spool)
+    problems = found.table["problem"]
+    images = int(found.table["image_name"].is_valid().to_numpy().sum())
+    return Indexed(
+        source=shard.id if shard.kind == "tar" else "",
+        table=_keep(site.workspace, fingerprint, found.table),
+        rows=len(found.table),
+        parts=_parts(found.table),
+        images=images,
+        problems=_count(problems),
+        notes=tuple(f"{shard.id}: {note}" for note in found.notes),
+        ignored=found.ignored,
+    )
+
+
+def measure(
+    part: Part,
+    inspection: str | None,
+    missing: dict[str, ScoreStage | None],
+    options: InspectOptions,
+    site: Site,
+    context: Context,
+) -> Measured:
+    """Compute the families that are missing: fingerprint to scorer, ``None`` for the inspection itself."""
+    table = tables.read_table(part.index).slice(part.start, part.rows).combine_chunks()
+    known = None if inspection is None else tables.read_table(inspection)
+    scorers = []
+    for fingerprint, stage in missing.items():
+        if stage is not None:
+            loaded = context.cache.setdefault(stage, None) or stage.load()
+            context.cache[stage] = loaded
+            scorers.append((fingerprint, stage, loaded))
+    with site.files() as files:
+        found = measure_part(
+            table, known, [(stage, score) for _, stage, score in scorers], options, files, context.guard
+        )
+        files.check_unchanged()
+    results = {fingerprint: scores for (fingerprint, *_), scores in zip(scorers, found.scores, strict=True)}
+    results |= {fingerprint: found.inspection for fingerprint, stage in missing.items() if stage is None}
+    families = {}
+    for fingerprint, columns in results.items():
+        problems = _count(columns["problem"]) if missing[fingerprint] is None else {}
+        families[fingerprint] = Family(
+            table=_keep(site.workspace, fingerprint, columns), rows=len(columns), problems=problems
+        )
+    return Measured(families=families, decoded=found.decoded)
+
+
+def select(
+    parts: Sequence[Part],
+    columns: pa.Schema,
+    stages: Sequence[tuple[str, SelectStage]],
+    seed: int,
+    earlier: str | None,
+    site: Site,
+    fingerprint: str,
+    context: Context,
+) -> Selected:
+    """Apply a pass's selection stages."""
+    del context
+    path = site.workspace.table_path(fingerprint)
+    found = decide(parts, columns, stages, seed, earlier, site.workspace.resolve(path))
+    place = {label: number for number, (label, _) in enumerate(stages)}
+    ordered = sorted(found.reasons.items(), key=lambda item: (place.get(item[0][0], -1), item[0]))
+    return Selected(
+        table=_recorded(site.workspace, path),
+        indexed=found.indexed,
+        kept=found.kept,
+        reasons=tuple(
+            ReasonCount(stage=stage, status=status, reason=reason, count=count)
+            for (stage, status, reason), count in ordered
+        ),
+    )
+
+
+def plan(
+    parts: Sequence[Part],
+    selection: str,
+    writer: ImageWriterStage,
+    added: pa.Schema,
+    site: Site,
+    fingerprint: str,
+    context: Context,
+) -> Planned:
+    """Write the plan tables of an export."""
+    del context
+    rank = tables.read_table(selection, ["rank"])["rank"].fill_null(-1).to_numpy()
+    kept = np.flatnonzero(rank >= 0)
+    order = kept[np.argsort(rank[kept], kind="stable")]
+    folder = Path(site.workspace.resolve(f"plans/{fingerprint}"))
+    found = plan_export(parts, order, writer, added, folder)
+    shards = tuple(
+        ShardPlan(
+            split=shard.split,
+            index=shard.index,
+            samples=shard.samples,
+            table=_recorded(site.workspace, f"plans/{fingerprint}/{shard.table.name}"),
+            digest=shard.digest,
+        )
+        for shard in found.shards
+    )
+    return Planned(digest=found.digest, shards=shards)
+
+
+def export(
+    shard: ShardPlan,
+    stem: str,
+    writer: ImageWriterStage,
+    added: Sequence[str],
+    expected: WrittenShard | None,
+    site: Site,
+    context: Context,
+) -> Exported:
+    """Write a shard, unless the one that stands in the output is whole."""
+    output = Path(writer.output_dir)
+    if expected is not None and all(
+        _stands(output, record) for record in (expected.tar, expected.sidecar)
+    ):
+        return Exported(shard=expected, written=False)
+    table = tables.read_table(site.workspace.resolve(shard.table.path))
+    with site.files() as files:
+        size, sidecar, encoded = shard_module.write_shard(
+            table, added, stem, writer, files, LocalStorage()
+        )
+    with context.timed("seal"):
+        sha256 = shard_module.seal(output / f"{stem}.tar")
+    tar = FileRecord(name=f"{stem}.tar", size=size, sha256=sha256)
+    written = WrittenShard(tar=tar, sidecar=sidecar, samples=len(table), encoded=encoded)
+    return Exported(shard=written, written=True)
+
+
+def account(
+    parts: Sequence[Part], selection: str, site: Site, fingerprint: str, context: Context
+) -> Accounted:
+    """Write the table of all that is not in the export, and take the inputs' digests."""
+    del context
+    path = site.workspace.table_path(fingerprint)
+    chosen = tables.read_table(selection)
+    digests: dict[str, tuple[int, hashlib._Hash]] = {}
+    rows = first = 0
+    with tables.table_writer(
+        LocalStorage(), site.workspace.resolve(path), schema.DROPPED, durable=False
+    ) as writer:
+        columns = [name for name in schema.DROPPED.names if name in schema.SAMPLE.names]
+        for part, table in zip(parts, read_parts(parts, columns), strict=True):
+            verdicts = chosen.slice(first, part.rows)
+            first += part.rows
+            _digest(digests, part)
+            gone = verdicts["rank"].is_null()
+            for name in ("status", "stage", "reason", "evidence", "duplicate_of"):
+                table = table.append_column(name, verdicts[name])  # noqa: PLW2901  # one table, growing
+            lost = table.filter(gone).select(schema.DROPPED.names).cast(schema.DROPPED)
+            writer.write_table(lost)
+            rows += len(lost)
+    return Accounted(
+        table=_recorded(site.workspace, path),
+        rows=rows,
+        inputs=tuple(
+            InputRecord(path=source or "files", samples=samples, sha256=digest.hexdigest())
+            for source, (samples, digest) in digests.items()
+        ),
+    )
+
+
+def _digest(digests: dict[str, tuple[int, hashlib._Hash]], part: Part) -> None:
+    index_names = ["key", "occurrence", "problem"]
+    located = tables.read_table(part.index, index_names).slice(part.start, part.rows)
+    read = tables.read_table(part.families[0], ["sha256", "siblings_sha256", "problem"])
+    lines = zip(*(c.to_pylist() for c in (*located.columns, *read.columns)), strict=True)
+    text = "".join("\0".join(map(str, line)) + "\n" for line in lines)
+    samples, digest = digests.get(part.source, (0, hashlib.sha256()))
+    digest.update(text.encode())
+    digests[part.source] = (samples + part.rows, digest)
+
+
+def _parts(table: pa.Table) -> tuple[tuple[int, int], ...]:
+    """Cut an index table into runs of rows that are measured together."""
+    sizes = table["image_size"].to_pylist()
+    parts, start, held = [], 0, 0
+    for row, size in enumerate(sizes):
+        count = row - start
+        if count >= PART_ROWS or (held >= PART_BYTES and count >= PART_LEAST_ROWS):
+            parts.append((start, row))
+            start, held = row, 0
+        held += size
+    if sizes:
+        parts.append((start, len(sizes)))
+    return tuple(parts)
+
+
+def _count(problems: pa.ChunkedArray) -> dict[str, int]:
+    counts = problems.drop_null().value_counts().to_pylist()
+    return {str(item["values"]): int(item["counts"]) for item in counts}
+
+
+def _keep(workspace: Workspace, fingerprint: str, table: pa.Table) -> TableRecord:
+    """Write a table that fits in memory."""
+    path = workspace.table_path(fingerprint)
+    data = tables.table_bytes(table)
+    with LocalStorage().create(workspace.resolve(path), durable=False) as sink:
+        sink.write(data)
+    return TableRecord(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _recorded(workspace: Workspace, path: str) -> TableRecord:
+    full = Path(workspace.resolve(path))
+    return TableRecord(path=path, size=full.stat().st_size, sha256=shard_module.seal(full))
+
+
+def _stands(folder: Path, record: FileRecord) -> bool:
+    path = folder / record.name
+    try:
+        return path.stat().st_size == record.size and shard_module.seal(path) == record.sha256
+    except OSError:
+        return False

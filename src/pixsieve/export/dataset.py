@@ -1,0 +1,103 @@
+"""Files that describe a dataset as a whole; the manifest is written last and is the commit."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from pixsieve import __version__
+from pixsieve.errors import OutputConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from pixsieve.export.shard import FileRecord
+
+FORMAT = "pixsieve-dataset"
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+DROPPED = "dropped.parquet"
+RECIPE = "recipe.yaml"
+PRIVACY = (
+    "Images that were copied hold whatever metadata they came with, such as EXIF and GPS; "
+    "images that were encoded anew hold none but their colour profile."
+)
+_LIBRARIES = ("duckdb", "numpy", "pillow", "pyarrow", "simplejpeg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardEntry:
+    """A shard in the manifest."""
+
+    tar: str
+    sidecar: str
+    split: str | None
+    samples: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a dataset is: ``docs/formats.md`` explains each field."""
+
+    name: str
+    hash: str
+    seed: int
+    recipe: dict[str, Any]
+    recipe_sha256: str
+    plan_sha256: str
+    counts: dict[str, int]
+    reasons: Sequence[dict[str, Any]]
+    inputs: Sequence[dict[str, Any]]
+    shards: Sequence[ShardEntry]
+    files: Sequence[FileRecord]
+    versions: Mapping[str, str]
+    privacy: str = PRIVACY
+    format: str = FORMAT
+    format_version: int = FORMAT_VERSION
+
+    def to_bytes(self) -> bytes:
+        """Return the manifest as JSON: sorted keys, UTF-8, a final newline."""
+        text = json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False)
+        return f"{text}\n".encode()
+
+    def says_the_same_as(self, standing: Mapping[str, Any]) -> bool:
+        """Tell whether a manifest that was read differs in nothing but the versions that wrote it."""
+        mine = json.loads(self.to_bytes())
+        return {**mine, "versions": None} == {**standing, "versions": None}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that decides bytes."""
+    found = {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    return {"pixsieve": __version__, **found}
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return a dataset's manifest, ``None`` if the folder has none.
+
+    Raises:
+        OutputConflictError: there is a ``manifest.json`` that is not ours or not readable.
+    """
+    path = folder / MANIFEST
+    try:
+        found = msgspec.json.decode(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        msg = f"{path} cannot be read ({error}); move it away, or choose another output folder"
+        raise OutputConflictError(msg) from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        msg = f"{path} is not a pixsieve manifest; choose another output folder"
+        raise OutputConflictError(msg)
+    if found.get("format_version") != FORMAT_VERSION:
+        msg = (
+            f"{path} has the format version {found.get('format_version')!r}, this program writes "
+            f"{FORMAT_VERSION}; choose another output folder"
+        )
+        raise OutputConflictError(msg)
+    return found
