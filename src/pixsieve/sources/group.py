@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from pixsieve.sources.tar import Fault, Member
 
 IMAGE_EXTENSIONS = frozenset(
-    (
+    (  # noqa: SIM905 - read by people
         "apng arw avif avifs bmp cr2 cr3 dcm dds dib dng emf eps exr fit fits gif hdr heic heif "
         "ico j2k jfif jif jp2 jpe jpeg jpf jpg jpx jxl jxr nef orf pam pbm pcx pdf pef pgm png "
         "pnm ppm psb psd qoi raf raw rw2 sgi svg svgz tga tif tiff wdp webp wmf xbm xcf xpm"
-    ).split()  # noqa: SIM905 - read by people
+    ).split()
 )
 """Extensions by which people call images, ours or not: a member so named is missed as an image."""
 

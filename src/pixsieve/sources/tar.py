@@ -132,8 +132,9 @@ def walk(reader: Reader, *, file: str, version: str) -> Walk:
     joints = 0
 
     def fail(problem: Problem, detail: str) -> None:
+        offset = min(position, end)
         found.faults.append(
-            Fault(position, problem, f"{detail}; {end - position} bytes cannot be read")
+            Fault(offset, problem, f"{detail}; {end - offset} bytes cannot be read")
         )
 
     while position < end:
