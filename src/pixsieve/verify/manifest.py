@@ -1,0 +1,210 @@
+"""What the manifest promises, read without any of the code that writes it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from pixsieve.verify.shard import ListedFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pixsieve.verify.findings import Findings
+
+MANIFEST = "manifest.json"
+FORMAT = "pixsieve-dataset"
+FORMAT_VERSION = 1
+
+_NAME = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)-(?P<hash>[A-Za-z0-9]+)-(?P<index>[0-9]{6,})\.tar")
+_NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<index>[0-9]+)\.tar", re.DOTALL)
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Where the indexed samples ended."""
+
+    indexed: int
+    kept: int
+    dropped: int
+    failed: int
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """How many samples one stage dropped, or failed, for one reason."""
+
+    stage: str | None
+    status: str
+    reason: str
+    count: int
+
+
+class Input(msgspec.Struct, frozen=True):
+    """One source of samples."""
+
+    path: str
+    samples: int
+    sha256: str
+
+
+class Shard(msgspec.Struct, frozen=True):
+    """One output shard."""
+
+    tar: str
+    sidecar: str
+    split: str | None
+    samples: int
+
+
+class File(msgspec.Struct, frozen=True):
+    """One file of the dataset."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The fields of ``manifest.json`` that can be checked; others are left alone."""
+
+    format: str
+    format_version: int
+    hash: str
+    counts: Counts
+    reasons: list[Reason]
+    inputs: list[Input]
+    shards: list[Shard]
+    files: list[File]
+
+    def listed(self) -> dict[str, ListedFile]:
+        """Return the listed files by name."""
+        return {file.name: ListedFile(size=file.size, sha256=file.sha256) for file in self.files}
+
+
+class _Head(msgspec.Struct, frozen=True):
+    format: str | None = None
+    format_version: int | None = None
+
+
+def is_manifest(data: bytes) -> bool:
+    """Tell whether ``data`` is, or once was, a pixsieve manifest and not somebody else's file."""
+    return FORMAT.encode() in data
+
+
+def read_manifest(path: Path, findings: Findings) -> Manifest | None:
+    """Read a manifest; None if that cannot be done, and the findings say why."""
+    data = path.read_bytes()
+    try:
+        head = msgspec.json.decode(data, type=_Head)
+        if head.format == FORMAT and head.format_version != FORMAT_VERSION:
+            findings.add(
+                "manifest-version",
+                MANIFEST,
+                f"has the format version {head.format_version}, this program knows "
+                f"{FORMAT_VERSION}; verify it with the pixsieve that wrote it, or a newer one",
+            )
+            return None
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        findings.add("manifest-unreadable", MANIFEST, str(error))
+        return None
+    if manifest.format != FORMAT:
+        findings.add(
+            "manifest-unreadable", MANIFEST, f"format is {manifest.format!r}, expected {FORMAT!r}"
+        )
+        return None
+    return manifest if _check_names(manifest, findings) else None
+
+
+def _check_names(manifest: Manifest, findings: Findings) -> bool:
+    """Check that names are of files in the dataset, and that each shard's files are listed."""
+    faults = []
+    names = Counter(file.name for file in manifest.files)
+    for name, count in names.items():
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts or "\\" in name or "\0" in name:
+            faults.append(f"lists {name!r}, which is not a path inside the dataset")
+        if count > 1:
+            faults.append(f"lists {name!r} {count} times")
+    safe = not faults
+    for shard in manifest.shards:
+        faults += [
+            f"does not list {n!r} of a shard" for n in (shard.tar, shard.sidecar) if n not in names
+        ]
+    shards = Counter(shard.tar for shard in manifest.shards)
+    faults += [
+        f"has the shard {name!r} {count} times" for name, count in shards.items() if count > 1
+    ]
+    if "dropped.parquet" not in names:
+        faults.append("does not list dropped.parquet")
+    for fault in faults:
+        findings.add("manifest-name", MANIFEST, fault)
+    return safe
+
+
+def check_counts(manifest: Manifest, findings: Findings) -> None:
+    """Check that the manifest's own counts add up."""
+    counts = manifest.counts
+    ended = counts.kept + counts.dropped + counts.failed
+    if counts.indexed != ended:
+        findings.add(
+            "counts-indexed",
+            MANIFEST,
+            f"indexed is {counts.indexed:,}, kept + dropped + failed is {ended:,}",
+        )
+    inputs = sum(source.samples for source in manifest.inputs)
+    if counts.indexed != inputs:
+        findings.add(
+            "counts-indexed",
+            MANIFEST,
+            f"indexed is {counts.indexed:,}, the inputs have {inputs:,} samples",
+        )
+    listed = sum(shard.samples for shard in manifest.shards)
+    if counts.kept != listed:
+        findings.add(
+            "counts-kept", MANIFEST, f"kept is {counts.kept:,}, its shards have {listed:,} samples"
+        )
+
+
+def check_own_names(shards: list[Shard], hash_: str | None, findings: Findings) -> None:
+    """Check the names of pixsieve's shards: one hash, gapless numbers, sidecar like tar."""
+    numbers: dict[str, list[int]] = {}
+    for shard in shards:
+        match = _NAME.fullmatch(shard.tar)
+        if match is None or shard.sidecar != f"{shard.tar.removesuffix('.tar')}.parquet":
+            findings.add(
+                "shard-name",
+                shard.tar,
+                f"with the sidecar {shard.sidecar}; expected PREFIX-HASH-000000.tar and .parquet",
+            )
+            continue
+        hash_ = hash_ or match["hash"]
+        if match["hash"] != hash_:
+            findings.add("shard-name", shard.tar, f"has the hash {match['hash']}, expected {hash_}")
+        numbers.setdefault(match["prefix"], []).append(int(match["index"]))
+    for prefix, found in numbers.items():
+        _check_gaps(f"{prefix}-{hash_}-", sorted(found), 0, findings)
+
+
+def check_foreign_names(tars: list[str], findings: Findings) -> None:
+    """Check that numbered shards of others have no gap; they may start at any number."""
+    numbers: dict[str, set[int]] = {}
+    for tar in tars:
+        match = _NUMBERED.fullmatch(tar)
+        if match is not None:
+            numbers.setdefault(match["prefix"], set()).add(int(match["index"]))
+    for prefix, found in numbers.items():
+        _check_gaps(prefix, sorted(found), min(found), findings)
+
+
+def _check_gaps(prefix: str, found: list[int], start: int, findings: Findings) -> None:
+    expected = start
+    for number in found:
+        if number != expected:
+            findings.add(
+                "shard-gap", f"{prefix}{number}.tar", f"number {expected} is expected before it"
+            )
+        expected = number + 1
