@@ -1,4 +1,4 @@
-"""Hypothesis strategies for tars: whole ones by the standard library, and ones that were damaged."""
+"""Hypothesis strategies for tars: whole, by the standard library, and then damaged."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import io
 import struct
 import tarfile
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from hypothesis import strategies as st
 
 BLOCK = 512
 
-FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
+TarFormat = Literal[0, 1, 2]  # as tarfile numbers them
+FORMATS: Final = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def entries(draw: st.DrawFn, *, kinds: bool = True) -> Entry:
     return Entry(name, (start + draw(st.binary(max_size=8)) * 190)[:size], kind)
 
 
-def write_tar(members: list[Entry], tar_format: int = tarfile.PAX_FORMAT) -> bytes:
+def write_tar(members: list[Entry], tar_format: TarFormat = tarfile.PAX_FORMAT) -> bytes:
     """Return a tar as ``tarfile`` writes it, without members that the format has no room for."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tar_format) as tar:
