@@ -102,8 +102,9 @@ class Unpacked:
 def unpack(reader: Reader, storage: Storage, path: str) -> Unpacked:
     """Unpack a compressed source to ``path``.
 
-    What comes before damage is kept. A source that unpacks to more than ``MAX_RATIO`` times its
-    size (and more than ``FREE_SIZE`` bytes) gives no file.
+    What comes before damage is kept, but for what is decoded in one step with it: 16 KiB of gzip
+    data, a block of zstd. A source that unpacks to more than ``MAX_RATIO`` times its size (and more
+    than ``FREE_SIZE`` bytes) gives no file.
 
     Raises:
         SourceChangedError: the source became shorter meanwhile.
