@@ -12,8 +12,7 @@ from typing import Literal
 
 import stopwatch
 
-from pixsieve import Pipeline
-from pixsieve.engine.local import LocalExecutor
+from pixsieve import LocalExecutor, Pipeline
 from pixsieve.stages import ImageReaderStage, ImageWriterStage
 
 

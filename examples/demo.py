@@ -9,7 +9,6 @@ dataset, asks about two of them, and puts the kept pictures on one sheet, ``FOLD
 from __future__ import annotations
 
 import io
-import json
 import shlex
 import shutil
 import subprocess
@@ -22,9 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from rich.console import Console
-from rich.table import Table
 
-_TILE = 180  # pixels
+_TILE = 200  # pixels
 _COLUMNS = 6
 
 _console = Console(highlight=False)
@@ -40,7 +38,6 @@ def main(folder: Path) -> None:
     _pixsieve("run", str(folder / "demo.yaml"), "--max-failed", "0.5")
     kept = pa.concat_tables(pq.read_table(path) for path in sorted(output.glob("images-*.parquet")))
     dropped = pq.read_table(output / "dropped.parquet")
-    _console.print(_funnel(output))
     _check(fates, kept, dropped)
 
     _pixsieve("verify", str(output))
@@ -62,20 +59,6 @@ def _pixsieve(*arguments: str) -> None:
         raise SystemExit(f"exit code {ended.returncode}")
 
 
-def _funnel(output: Path) -> Table:
-    """What was read, what was left out for which reason, what was exported."""
-    manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
-    counts = manifest["counts"]
-    table = Table("funnel", "samples", title_justify="left")
-    table.columns[1].justify = "right"
-    table.add_row("read", str(counts["indexed"]))
-    for one in manifest["reasons"]:
-        name = f"  {one['status']} by {one['stage']}: {one['reason']}"
-        table.add_row(name, f"-{one['count']}")
-    table.add_row("exported", str(counts["kept"]))
-    return table
-
-
 def _check(fates: dict[str, str], kept: pa.Table, dropped: pa.Table) -> None:
     """Stop unless every file met the fate that it was made for."""
     found = dict.fromkeys(kept["original_path"].to_pylist(), demo_photos.KEPT)
@@ -90,7 +73,7 @@ def _check(fates: dict[str, str], kept: pa.Table, dropped: pa.Table) -> None:
     if wrong:
         raise SystemExit("\n".join(["files that did not fare as expected:", *wrong]))
     fared = ", ".join(f"{count} {fate}" for fate, count in Counter(fates.values()).most_common())
-    _console.print(f"every file fared as expected: {fared}")
+    _console.print(f"\nevery file fared as expected: {fared}", soft_wrap=True)
 
 
 def _key(table: pa.Table, path: str) -> str:
@@ -114,9 +97,10 @@ def _sheet(output: Path, kept: pa.Table) -> Image.Image:
         tile = ImageOps.pad(picture, (_TILE - 8, _TILE - 8), color="white")
         left, top = number % _COLUMNS * _TILE, number // _COLUMNS * (_TILE + 2 * line)
         sheet.paste(tile, (left + 4, top + 4))
-        size = f"{sample['width']} x {sample['height']}, {sample['encoding']}"
+        how = sample["encoding"].partition(" ")[0]
+        size = f"{sample['width']} x {sample['height']}, {how}"
         for row, text in enumerate((sample["original_path"], size)):
-            draw.text((left + 4, top + _TILE + row * line), text[:30], "black", font)
+            draw.text((left + 4, top + _TILE + row * line), text, "black", font)
     return sheet
 
 
