@@ -310,7 +310,7 @@ def account(
     digests: dict[str, tuple[int, hashlib._Hash]] = {}
     rows = first = 0
     with tables.table_writer(
-        LocalStorage(), site.workspace.resolve(path), schema.DROPPED, durable=False
+        LocalStorage(), site.workspace.resolve(path), schema.DROPPED, tables.DATASET
     ) as writer:
         columns = [name for name in schema.DROPPED.names if name in schema.SAMPLE.names]
         for part, table in zip(parts, read_parts(parts, columns), strict=True):

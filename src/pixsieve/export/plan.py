@@ -119,7 +119,8 @@ def plan_export(
             content = _content_digest(table)
             digest.update(content)
             path = folder / f"{index:06d}.parquet"
-            tables.write_table(LocalStorage(), str(path), table, durable=False)
+            with LocalStorage().create(str(path), durable=False) as sink:
+                sink.write(tables.table_bytes(table))
             shards.append(
                 PlannedShard(
                     split=None,

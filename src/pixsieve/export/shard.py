@@ -98,13 +98,14 @@ def write_shard(
             names.append(members)
         size = stream.finish()
         files.check_unchanged()
-    data = tables.table_bytes(_sidecar(plan, added, f"{stem}.tar", images, names))
+    sidecar = _sidecar(plan, added, f"{stem}.tar", images, names)
+    data = tables.table_bytes(sidecar, tables.DATASET)
     with storage.create(str(output / f"{stem}.parquet")) as sink:
         sink.write(data)
-    sidecar = FileRecord(
+    record = FileRecord(
         name=f"{stem}.parquet", size=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
-    return size, sidecar, sum(exported.encoding != "copy" for exported in images)
+    return size, record, sum(exported.encoding != "copy" for exported in images)
 
 
 def seal(path: Path) -> str:

@@ -29,6 +29,7 @@ class TarStream:
         self._scrap = memoryview(bytearray(GAP))
         self._fill = 0
         self._written = 0
+        self._padding = 0
         self._reads: list[tuple[str, str, int, int, int]] = []  # file, version, offset, start, stop
 
     @property
@@ -38,30 +39,33 @@ class TarStream:
 
     def copy(self, name: str, file: str, version: str, offset: int, size: int) -> int:
         """Append a member with bytes from a source file; return the offset of its first data byte."""
-        self._put(tar.header(name, size))
-        first = self.offset
+        first = self._begin(name, size)
         left = size
         while left:
             part = min(left, BUFFER - self._fill)
             self._reads.append((file, version, offset, self._fill, self._fill + part))
             offset, left = offset + part, left - part
             self._advance(part)
-        self._zeros(tar.padding(size))
         return first
 
     def add(self, name: str, data: bytes) -> int:
         """Append a member with the bytes given; return the offset of its first data byte."""
-        self._put(tar.header(name, len(data)))
-        first = self.offset
+        first = self._begin(name, len(data))
         self._put(data)
-        self._zeros(tar.padding(len(data)))
         return first
 
     def finish(self) -> int:
         """Append the end of the tar; return its size."""
-        self._zeros(tar.trailer(self.offset))
+        self._put(bytes(self._padding))
+        self._put(bytes(tar.trailer(self.offset)))
         self._flush()
         return self._written
+
+    def _begin(self, name: str, size: int) -> int:
+        """Append the padding of the member before, and a header."""
+        self._put(bytes(self._padding) + tar.header(name, size))
+        self._padding = tar.padding(size)
+        return self.offset
 
     def _put(self, data: bytes) -> None:
         at = 0
@@ -70,9 +74,6 @@ class TarStream:
             self._buffer[self._fill : self._fill + part] = data[at : at + part]
             at += part
             self._advance(part)
-
-    def _zeros(self, count: int) -> None:
-        self._put(bytes(count))
 
     def _advance(self, count: int) -> None:
         self._fill += count

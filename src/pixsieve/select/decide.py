@@ -71,7 +71,7 @@ def decide(
         verdicts.append((label, verdict))
     reasons: Counter[Reason] = Counter()
     ranks = _ranks(rows.kept, keys)
-    with tables.table_writer(LocalStorage(), path, schema.SELECTION, durable=False) as writer:
+    with tables.table_writer(LocalStorage(), path, schema.SELECTION) as writer:
         for batch in _batches(parts, earlier, verdicts, ranks):
             writer.write_table(batch)
             for reason in zip(
