@@ -17,7 +17,15 @@ from pixsieve.sources import IndexOptions, SourceShard, index_shard
 from pixsieve.sources.group import split_name
 from pixsieve.storage import LocalStorage
 from pixsieve.storage.base import ObjectInfo
-from pixsieve.testing.strategies import FORMATS, Entry, damaged_tars, entries, tars, write_tar
+from pixsieve.testing.strategies import (
+    FORMATS,
+    Entry,
+    damaged_tars,
+    entries,
+    header,
+    tars,
+    write_tar,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -219,6 +227,14 @@ def test_ids_do_not_change_when_other_samples_come(tmp_path: Path) -> None:
     (alone,) = rows(tmp_path, ("b.jpg", JPEG))
     among = rows(tmp_path, ("a.jpg", JPEG), ("b.jpg", JPEG), ("b.txt", b"red"), ("c.jpg", JPEG))
     assert alone["image_id"] == among[1]["image_id"]
+
+
+def test_hostile_repetition_takes_linear_time(tmp_path: Path) -> None:
+    pair = header(b"a.jpg") + header(b"b.jpg")
+    assert len(index(tmp_path, pair * 10_000)) == 20_000
+    many = b"".join(header(b"a.%d" % n) for n in range(10_000))
+    (row,) = index(tmp_path, many + header(b"a.9999"))
+    assert row["problem"] == Problem.DUPLICATE_MEMBER
 
 
 @given(st.one_of(tars(), damaged_tars()), st.sampled_from(["first", "last"]))

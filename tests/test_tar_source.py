@@ -321,6 +321,26 @@ def test_sizes_as_various_writers_spell_them(folder: Path, size: bytes) -> None:
     assert [(m.size, m.head) for m in found.members] == [(1, b"1")]
 
 
+def test_members_of_more_than_8_gib_are_stepped_over(tmp_path: Path) -> None:
+    size = 9 * 1024**3
+    path = tmp_path / "big.tar"
+    for first in (
+        header(b"a.bin", b"\x80" + size.to_bytes(11, "big")),
+        extended(b"x", pax(("size", b"%d" % size))) + header(b"a.bin", 0),
+    ):
+        with path.open("wb") as file:
+            file.write(first)
+            file.seek(size, 1)  # a hole: nothing that takes room, or time to read
+            file.write(header(b"b.jpg", 0) + END)
+        with LocalStorage().open(str(path)) as reader:
+            found = walk(reader, file="big.tar", version="1")
+        assert [(m.name, m.offset, m.size) for m in found.members] == [
+            ("a.bin", len(first), size),
+            ("b.jpg", len(first) + size + BLOCK, 0),
+        ]
+        assert not found.faults
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

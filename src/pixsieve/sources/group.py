@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import itertools
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from operator import itemgetter
+from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
 from pixsieve.image import describe, sniff
 from pixsieve.schema import INDEX, MEMBER, Problem
 from pixsieve.sources.base import image_id
+from pixsieve.sources.tar import Member
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pixsieve.sources.tar import Fault, Member
+    from pixsieve.sources.tar import Fault
 
 IMAGE_EXTENSIONS = frozenset(
     (  # noqa: SIM905 - read by people
@@ -26,14 +31,14 @@ IMAGE_EXTENSIONS = frozenset(
 """Extensions by which people call images, ours or not: a member so named is missed as an image."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """Members with one key, in source order, and the extension of each."""
 
     key: str
+    members: tuple[Member, ...]
+    extensions: tuple[str, ...]
     occurrence: int = 0
-    members: list[Member] = field(default_factory=list)
-    extensions: list[str] = field(default_factory=list)
 
 
 def split_name(name: str, *, last: bool) -> tuple[str, str]:
@@ -47,7 +52,7 @@ def split_name(name: str, *, last: bool) -> tuple[str, str]:
         name = name[2:]
     start = name.rfind("/") + 2
     cut = name.rfind(".", start) if last else name.find(".", start)
-    return (name, "") if cut < 0 else (name[:cut], name[cut + 1 :].lower())
+    return (name, "") if cut < 0 else (name[:cut], sys.intern(name[cut + 1 :].lower()))
 
 
 def group(members: Sequence[Member], *, last: bool, image_member: str | None) -> list[Sample]:
@@ -58,39 +63,47 @@ def group(members: Sequence[Member], *, last: bool, image_member: str | None) ->
     which one is the image; else each run of neighbours is a sample with an ``occurrence`` of its
     own.
     """
-    runs: list[Sample] = []
-    current: Sample | None = None
-    for member in members:
-        key, extension = split_name(member.name, last=last)
-        if current is None or key != current.key:
-            current = Sample(key)
-            runs.append(current)
-        current.members.append(member)
-        current.extensions.append(extension)
-
-    by_key: dict[str, list[Sample]] = {}
-    for run in runs:
-        by_key.setdefault(run.key, []).append(run)
-    if len(by_key) == len(runs):
+    runs = _runs(members, last=last)
+    counts = Counter(run.key for run in runs)
+    if len(counts) == len(runs):
         return runs
-
-    joined: dict[str, Sample] = {}
-    for key, same in by_key.items():
-        if len(same) == 1:
-            continue
-        whole = Sample(key)
-        for occurrence, run in enumerate(same):
-            run.occurrence = occurrence
-            whole.members += run.members
-            whole.extensions += run.extensions
-        if _belong_together(whole, image_member):
-            joined[key] = whole
-    samples = []
+    again: dict[str, list[Sample]] = {}
     for run in runs:
-        sample = joined.get(run.key, run)
-        if sample.members[0] is run.members[0]:
-            samples.append(sample)
+        if counts[run.key] > 1:
+            again.setdefault(run.key, []).append(run)
+    joined = {
+        key: whole
+        for key, same in again.items()
+        if _belong_together(whole := _join(same), image_member)
+    }
+    samples = []
+    seen: Counter[str] = Counter()
+    for run in runs:
+        occurrence = seen[run.key]
+        seen[run.key] += 1
+        if run.key not in joined:
+            samples.append(replace(run, occurrence=occurrence))
+        elif occurrence == 0:
+            samples.append(joined[run.key])
     return samples
+
+
+def _runs(members: Sequence[Member], *, last: bool) -> list[Sample]:
+    """Return the runs of neighbours with one key."""
+    runs: list[Sample] = []
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # most samples have the same extensions
+    for key, run in itertools.groupby(
+        ((*split_name(member.name, last=last), member) for member in members), itemgetter(0)
+    ):
+        _, extensions, those = zip(*run, strict=True)
+        runs.append(Sample(key, those, shared.setdefault(extensions, extensions)))
+    return runs
+
+
+def _join(runs: Sequence[Sample]) -> Sample:
+    members = tuple(member for run in runs for member in run.members)
+    extensions = tuple(extension for run in runs for extension in run.extensions)
+    return Sample(runs[0].key, members, extensions)
 
 
 def index_table(
@@ -109,86 +122,107 @@ def index_table(
         faults: (file, version, what is wrong) where a source could not be read on; each becomes a
             row too.
     """
-    rows: list[tuple[object, ...]] = []
-    siblings: list[Member] = []
-    extensions: list[str] = []
-    borders = [0]
-    for sample in samples:
-        image, problem, detail = _find_image(sample, image_member)
-        members = sample.members
-        if image is None:
-            place = next((member for member in members if member.fault), members[0])
-            name = extension = None
-            size = 0
-            siblings += members
-            extensions += sample.extensions
-        else:
-            place = members[image]
-            name, extension, size = place.name, sample.extensions[image], place.size
-            siblings += members[:image]
-            siblings += members[image + 1 :]
-            extensions += sample.extensions[:image]
-            extensions += sample.extensions[image + 1 :]
-        borders.append(len(siblings))
-        rows.append(
-            (
-                image_id(place.file, sample.key, sample.occurrence),
-                sample.key,
-                sample.occurrence,
-                name,
-                extension,
-                place.file,
-                place.offset,
-                size,
-                place.version,
-                problem,
-                detail,
-            )
-        )
-    if borders[-1] + sum(row[3] is not None for row in rows) != sum(
-        len(s.members) for s in samples
-    ):
-        msg = "members were lost or counted twice while they were put into rows"
-        raise AssertionError(msg)
+    batches = []
+    for start in range(0, len(samples), _BATCH):
+        part = samples[start : start + _BATCH]
+        names = class_names[start : start + _BATCH] if class_names else [None] * len(part)
+        rows = [_row(s, image_member, name) for s, name in zip(part, names, strict=True)]
+        batches.append(_batch(rows))
+    seen = [sample.key for sample in samples] if faults else []
     for file, version, fault in faults:
         key = f"unreadable@{fault.offset}"
-        occurrence = sum(row[1] == key for row in rows)
-        identity = image_id(file, key, occurrence)
-        row = (identity, key, occurrence, None, None, file, fault.offset, 0, version)
-        rows.append((*row, fault.problem, fault.detail))
-        borders.append(len(siblings))
+        place = Member(key, file, version, fault.offset, 0, b"", fault)
+        row = _Row(key, seen.count(key), None, place, None, (), (), fault.problem, fault.detail)
+        batches.append(_batch([row]))
+        seen.append(key)
 
-    columns = dict(zip(_ROW, zip(*rows, strict=True) if rows else ((),) * len(_ROW), strict=True))
-    columns["class_name"] = (*(class_names or [None] * len(samples)), *([None] * len(faults)))
-    names, files, versions, offsets, sizes, _, _ = (
-        zip(*siblings, strict=True) if siblings else ((),) * 7
+    table = pa.Table.from_batches(batches, INDEX)
+    images = len(table) - table["image_name"].null_count
+    siblings = sum(len(chunk.flatten()) for chunk in table["siblings"].chunks)
+    if images + siblings != sum(len(sample.members) for sample in samples):
+        msg = "members were lost or counted twice while they were put into rows"
+        raise AssertionError(msg)
+    return table
+
+
+_BATCH = 4096  # rows that are held as Python objects at once
+
+
+class _Row(NamedTuple):
+    """``place`` is the image, or where the problem is if ``extension`` is ``None``."""
+
+    key: str
+    occurrence: int
+    class_name: str | None
+    place: Member
+    extension: str | None
+    siblings: Sequence[Member]
+    extensions: Sequence[str]
+    problem: Problem | None
+    detail: str | None
+
+
+def _row(sample: Sample, image_member: str | None, class_name: str | None) -> _Row:
+    members, extensions = sample.members, sample.extensions
+    image, problem, detail = _find_image(sample, image_member)
+    if image is None:
+        place = next((member for member in members if member.fault), members[0])
+        extension = None
+    else:
+        place, extension = members[image], extensions[image]
+        members = members[:image] + members[image + 1 :]
+        extensions = extensions[:image] + extensions[image + 1 :]
+    return _Row(
+        sample.key,
+        sample.occurrence,
+        class_name,
+        place,
+        extension,
+        members,
+        extensions,
+        problem,
+        detail,
     )
-    values = (names, extensions, files, offsets, sizes, versions)
+
+
+def _batch(rows: Sequence[_Row]) -> pa.RecordBatch:
+    members = [member for row in rows for member in row.siblings]
+    borders = [0, *itertools.accumulate(len(row.siblings) for row in rows)]
+    values = {
+        "name": [member.name for member in members],
+        "extension": [extension for row in rows for extension in row.extensions],
+        "file": [member.file for member in members],
+        "offset": [member.offset for member in members],
+        "size": [member.size for member in members],
+        "version": [member.version for member in members],
+    }
     structs = pa.StructArray.from_arrays(
-        [pa.array(value, part.type) for value, part in zip(values, MEMBER, strict=True)],
-        fields=list(MEMBER),
+        [pa.array(values[part.name], part.type) for part in MEMBER], fields=list(MEMBER)
     )
-    lists = pa.ListArray.from_arrays(pa.array(borders, pa.int32()), structs)
+    found = [row.extension is not None for row in rows]
+    columns = {
+        "image_id": [image_id(row.place.file, row.key, row.occurrence) for row in rows],
+        "key": [row.key for row in rows],
+        "occurrence": [row.occurrence for row in rows],
+        "class_name": [row.class_name for row in rows],
+        "image_name": [
+            row.place.name if yes else None for row, yes in zip(rows, found, strict=True)
+        ],
+        "image_extension": [row.extension for row in rows],
+        "image_file": [row.place.file for row in rows],
+        "image_offset": [row.place.offset for row in rows],
+        "image_size": [row.place.size if yes else 0 for row, yes in zip(rows, found, strict=True)],
+        "image_version": [row.place.version for row in rows],
+        "problem": [row.problem for row in rows],
+        "problem_detail": [row.detail for row in rows],
+    }
     arrays = [
-        lists if part.name == "siblings" else pa.array(columns[part.name], part.type)
+        pa.ListArray.from_arrays(pa.array(borders, pa.int32()), structs)
+        if part.name == "siblings"
+        else pa.array(columns[part.name], part.type)
         for part in INDEX
     ]
-    return pa.Table.from_arrays(arrays, schema=INDEX)
-
-
-_ROW = (
-    "image_id",
-    "key",
-    "occurrence",
-    "image_name",
-    "image_extension",
-    "image_file",
-    "image_offset",
-    "image_size",
-    "image_version",
-    "problem",
-    "problem_detail",
-)
+    return pa.RecordBatch.from_arrays(arrays, schema=INDEX)
 
 
 def _belong_together(sample: Sample, image_member: str | None) -> bool:
@@ -205,7 +239,7 @@ def _find_image(
         if member.fault:
             return None, member.fault.problem, member.fault.detail
     if len(set(extensions)) < len(extensions):
-        twice = next(e for i, e in enumerate(extensions) if e in extensions[:i])
+        twice = next(e for e, count in Counter(extensions).items() if count > 1)
         return None, Problem.DUPLICATE_MEMBER, f"more than one member with the extension {twice!r}"
 
     images = [i for i, member in enumerate(members) if sniff(member.head)]
@@ -219,7 +253,7 @@ def _find_image(
         ):
             if len(choice) == 1:
                 return choice[0], None, None
-        names = ", ".join(repr(members[i].name) for i in images)
+        names = _listed([members[i].name for i in images])
         return (
             None,
             Problem.TWO_IMAGES,
