@@ -71,11 +71,12 @@ class Plan:
     def without_places(self, root: str) -> Plan:
         """Return the plan as it reads on any machine: inputs relative to ``root``, the output ``"."``.
 
-        What only decides what the user sees (``verbose``, ``remove_image_data``) is left out, too.
+        What only decides what the user sees (``verbose``, ``remove_image_data``) is left out, too, and so
+        is the order in which inputs were named: shards of a source have an order of their own.
         """
         named = self.reader.path_or_paths or ""
         paths = [named] if isinstance(named, (str, os.PathLike)) else named
-        relative = tuple(Path(os.path.relpath(path, root)).as_posix() for path in paths)
+        relative = tuple(sorted({Path(os.path.relpath(path, root)).as_posix() for path in paths}))
         reader = dataclasses.replace(
             self.reader, path_or_paths=relative[0] if len(relative) == 1 else relative
         )

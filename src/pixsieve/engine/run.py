@@ -113,8 +113,7 @@ def run(plan: Plan, executor: Executor | None = None, options: RunOptions | None
     _check_importable(plan.stages, executor)
     paths = plan.reader.path_or_paths or ""
     root, shards = find_shards(paths, LocalStorage(), plan.reader.index_options)
-    root = str(Path(root).resolve())
-    _check_apart(plan, root)
+    _check_apart(plan)
     control, workspace = folders(plan, options.workspace)
     stop = Stop()
     with _prepared(control, workspace), claim(control), stop.listening():
@@ -605,7 +604,7 @@ def _prepared(control: Path, workspace: Workspace) -> Iterator[None]:
     yield
 
 
-def _check_apart(plan: Plan, root: str) -> None:
+def _check_apart(plan: Plan) -> None:
     """Refuse an output inside its own source: the next run would read what this one wrote."""
     if plan.writer is None:
         return
@@ -619,7 +618,6 @@ def _check_apart(plan: Plan, root: str) -> None:
                 "choose a folder beside it"
             )
             raise UsageError(msg)
-    del root
 
 
 def _check_importable(stages: Sequence[Stage], executor: Executor) -> None:
