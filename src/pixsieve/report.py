@@ -1,0 +1,82 @@
+"""A run's result for people and for machines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from pixsieve.text import printable
+
+if TYPE_CHECKING:
+    from pixsieve.engine.result import RunResult
+
+_UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
+_STEP = 1000
+
+
+def to_text(result: RunResult) -> str:
+    """Return the funnel, from what was indexed to what was kept, and where it all is."""
+    counts = result.counts
+    rows = [("indexed", "", "", counts.indexed)]
+    rows += [(each.status, each.stage, each.reason, each.count) for each in result.reasons]
+    rows.append(("kept", "", "", counts.kept))
+    widths = [max(len(str(row[column])) for row in rows) for column in range(3)]
+    lines = []
+    if result.did_nothing:
+        lines += ["nothing to do: the dataset is finished and as this recipe makes it", ""]
+    for status, stage, reason, count in rows:
+        names = "  ".join(
+            text.ljust(width) for text, width in zip((status, stage, reason), widths, strict=True)
+        )
+        share = f"  {count / counts.indexed:6.1%}" if counts.indexed else ""
+        lines.append(printable(f"{names}  {count:>12,}{share}"))
+    lines.append("")
+    if result.decoded:
+        lines.append(f"{result.decoded:,} images decoded")
+    lines += [f"note: {printable(note)}" for note in result.notes]
+    if result.output_dir is None:
+        lines.append(f"scores and selection are in {printable(str(result.workspace))}")
+    else:
+        folder = printable(str(result.output_dir))
+        lines.append(
+            f"{len(result.shards):,} shards, {human_size(_tar_bytes(result))}, are in {folder}"
+        )
+        if counts.kept < counts.indexed:
+            lines.append(
+                f"what is not exported is in {folder}/dropped.parquet; "
+                f"ask after one with: pixsieve why {folder} KEY"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def to_json(result: RunResult) -> str:
+    """Return the result as one JSON object on one line; ``docs/cli.md`` lists its fields."""
+    found = {
+        "output_dir": None if result.output_dir is None else str(result.output_dir),
+        "workspace": str(result.workspace),
+        "did_nothing": result.did_nothing,
+        "counts": asdict(result.counts),
+        "reasons": [asdict(each) for each in result.reasons],
+        "shards": list(result.shards),
+        "bytes": _tar_bytes(result),
+        "decoded": result.decoded,
+        "timings": [asdict(each) for each in result.timings],
+        "notes": list(result.notes),
+    }
+    return json.dumps(found)
+
+
+def human_size(count: int) -> str:
+    """Return a number of bytes in the unit that suits it; units are powers of 1000."""
+    size, unit = float(count), 0
+    while size >= _STEP - 0.5 and unit + 1 < len(_UNITS):
+        size, unit = size / _STEP, unit + 1
+    return f"{count} bytes" if unit == 0 else f"{float(f'{size:.3g}'):,g} {_UNITS[unit]}"
+
+
+def _tar_bytes(result: RunResult) -> int:
+    """Return the size of all tars, in bytes."""
+    if result.output_dir is None:
+        return 0
+    return sum((result.output_dir / name).stat().st_size for name in result.shards)
