@@ -1,15 +1,16 @@
 """SQL expressions over the columns of one row, in DuckDB's dialect.
 
-An expression is checked before any work: its syntax, that it names columns there are, that it looks at
-nothing but its own row (no subquery, aggregate or window), that it gives the same answer every time (no
-``random()``, no ``now()``), and that it is a boolean.
+An expression is checked before any work: its syntax, that it names columns there are, that it
+looks at nothing but its own row (no subquery, aggregate or window), that it gives the same answer
+every time (no ``random()``, no ``now()``), and that it is a boolean.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -26,6 +27,12 @@ _FORBIDDEN = {
     "PARAMETER": "a parameter",
     "POSITIONAL_REFERENCE": "a positional reference",
 }
+_CALLED_STABLE_YET_NOT = frozenset(
+    {"age", "current_localtime", "current_localtimestamp", "version"}
+)
+"""Functions that DuckDB calls constant, though the clock or the release decides what they give."""
+
+_lock = threading.Lock()  # around the one connection of this process
 
 
 def check(text: str, columns: pa.Schema) -> tuple[str, ...]:
@@ -36,7 +43,9 @@ def check(text: str, columns: pa.Schema) -> tuple[str, ...]:
     """
     tree = _parse(text)
     names = {name.lower(): name for name in columns.names}
-    lambdas = {
+    # The arrow of json has the class of a lambda, too, and a parameter may be called like a column:
+    # what could be a column counts as one.
+    parameters = {
         reference
         for node in _nodes(tree)
         if node.get("class") == "LAMBDA"
@@ -51,38 +60,35 @@ def check(text: str, columns: pa.Schema) -> tuple[str, ...]:
         if kind == "FUNCTION":
             _check_function(text, node["function_name"])
         if kind == "COLUMN_REF":
-            path = [str(part) for part in node["column_names"]]
-            if tuple(path) in lambdas or path[0] in {name[0] for name in lambdas}:
-                continue
-            if path[0].lower() not in names:
+            name = node["column_names"][0]
+            if name.lower() in names:
+                found.add(names[name.lower()])
+            elif name not in parameters:
                 known = ", ".join(columns.names)
                 msg = (
-                    f"filter {text!r} names the column {path[0]!r}, which there is not"
-                    f"{nearest(path[0], columns.names)}; the columns are: {known}"
+                    f"filter {text!r} names the column {name!r}, which there is not"
+                    f"{nearest(name, columns.names)}; the columns are: {known}"
                 )
                 raise PlanError(msg)
-            found.add(names[path[0].lower()])
     _check_type(text, columns)
     return tuple(name for name in columns.names if name in found)
 
 
 def evaluate(text: str, table: pa.Table) -> pa.ChunkedArray:
     """Return for each row true, false or null."""
-    connection = _connection()
-    connection.register("samples", table)
     try:
-        result = connection.sql(f"SELECT ({text}\n) AS verdict FROM samples").to_arrow_table()
+        return _evaluate(text, table)[0]
     except duckdb.Error as error:
-        msg = f"filter {text!r} fails on the data: {_first_line(error)}; guard it, say with TRY_CAST or CASE"
+        msg = (
+            f"filter {text!r} fails on the data: {_first_line(error)}; "
+            "guard it, say with TRY_CAST or CASE"
+        )
         raise PlanError(msg) from error
-    finally:
-        connection.unregister("samples")
-    return result["verdict"]
 
 
 @functools.cache
 def _connection() -> duckdb.DuckDBPyConnection:
-    """A database in memory that can reach no file and no network, on one thread: row order is kept."""
+    """A database in memory that reaches no file and no network; one thread keeps the order."""
     connection = duckdb.connect(":memory:", config={"threads": 1})
     connection.execute("SET enable_external_access = false")
     connection.execute("SET TimeZone = 'UTC'")
@@ -92,19 +98,22 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 @functools.cache
 def _stable_functions() -> frozenset[str]:
-    rows = (
-        _connection()
-        .execute(
-            "SELECT DISTINCT function_name FROM duckdb_functions() "
-            "WHERE function_type = 'scalar' AND stability = 'CONSISTENT'"
-        )
-        .fetchall()
+    query = (
+        "SELECT DISTINCT function_name FROM duckdb_functions() "
+        "WHERE function_type = 'scalar' AND stability = 'CONSISTENT'"
     )
-    return frozenset(str(name) for (name,) in rows)
+    with _lock:
+        rows = _connection().execute(query).fetchall()
+    return frozenset(str(name) for (name,) in rows) - _CALLED_STABLE_YET_NOT
 
 
-def _parse(text: str) -> object:
-    ((found,),) = _connection().execute("SELECT json_serialize_sql(?)", [f"SELECT ({text}\n)"]).fetchall()
+def _parse(text: str) -> Any:
+    if not text.strip():
+        msg = "the filter is empty; expected an SQL expression, as after WHERE"
+        raise PlanError(msg)
+    query = f"SELECT ({text}\n)"
+    with _lock:
+        ((found,),) = _connection().execute("SELECT json_serialize_sql(?)", [query]).fetchall()
     answer = json.loads(found)
     if answer["error"]:
         msg = f"filter {text!r} is not an SQL expression: {answer['error_message']}"
@@ -123,7 +132,7 @@ def _parse(text: str) -> object:
     return selected[0]
 
 
-def _nodes(tree: object) -> Iterator[dict[str, object]]:
+def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
     if isinstance(tree, dict):
         yield tree
         for value in tree.values():
@@ -133,37 +142,46 @@ def _nodes(tree: object) -> Iterator[dict[str, object]]:
             yield from _nodes(value)
 
 
-def _references(tree: object) -> Iterator[tuple[str, ...]]:
+def _references(tree: Any) -> Iterator[str]:
     for node in _nodes(tree):
         if node.get("class") == "COLUMN_REF":
-            yield tuple(node["column_names"])  # type: ignore[arg-type]
+            yield node["column_names"][0]
 
 
-def _check_function(text: str, name: object) -> None:
+def _check_function(text: str, name: str) -> None:
     stable = _stable_functions()
-    if str(name).lower() not in stable:
+    if name.lower() not in stable:
         msg = (
-            f"filter {text!r} calls {name}(), which is no function of one row that always gives the same "
-            f"answer{nearest(str(name), stable)}"
+            f"filter {text!r} calls {name}(), which is no function of one row that always gives "
+            f"the same answer{nearest(name, stable)}"
         )
         raise PlanError(msg)
 
 
 def _check_type(text: str, columns: pa.Schema) -> None:
-    connection = _connection()
-    connection.register("samples", columns.empty_table())
+    """Evaluate for a row of nulls: that shows the type, and constants that cannot be."""
+    nulls = pa.table([pa.nulls(1, field.type) for field in columns], names=columns.names)
     try:
-        ((_, kind, *_),) = connection.execute(
-            f"DESCRIBE SELECT ({text}\n) AS verdict FROM samples"
-        ).fetchall()
+        kind = _evaluate(text, nulls)[1]
     except duckdb.Error as error:
         msg = f"filter {text!r} does not fit the columns' types: {_first_line(error)}"
         raise PlanError(msg) from error
-    finally:
-        connection.unregister("samples")
     if kind != "BOOLEAN":
         msg = f"filter {text!r} gives {kind}, a boolean was expected; compare it with something"
         raise PlanError(msg)
+
+
+def _evaluate(text: str, table: pa.Table) -> tuple[pa.ChunkedArray, str]:
+    """Return the value of the expression for each row, and the name of its type."""
+    with _lock:
+        connection = _connection()
+        connection.register("samples", table)
+        try:
+            # The text was parsed as one expression before; no name in it reaches anything else.
+            relation = connection.sql(f"SELECT ({text}\n) AS verdict FROM samples")  # noqa: S608
+            return relation.to_arrow_table()["verdict"], str(relation.types[0])
+        finally:
+            connection.unregister("samples")
 
 
 def _first_line(error: Exception) -> str:
