@@ -125,7 +125,9 @@ class Rows:
         """Return the named columns of the rows with these ascending numbers."""
         found = []
         for batch in self.batches(columns):
-            inside = numbers[(numbers >= batch.first) & (numbers < batch.first + len(batch.columns))]
+            inside = numbers[
+                (numbers >= batch.first) & (numbers < batch.first + len(batch.columns))
+            ]
             if len(inside):
                 found.append(batch.columns.take(pa.array(inside - batch.first)))
         if not found:

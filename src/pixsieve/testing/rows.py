@@ -1,0 +1,119 @@
+"""Rows for selection stages, from a few dicts: a stage of one's own is tested without any image."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pixsieve import schema
+from pixsieve.select.base import FROM_INDEX, Part, Rows, failed_rows, sample_schema
+from pixsieve.sources.base import image_id
+from pixsieve.storage import tables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
+
+NO_COLUMNS = pa.schema([])
+
+
+def make_rows(
+    folder: Path,
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    added: pa.Schema = NO_COLUMNS,
+    per_part: int = 1000,
+    seed: int = 0,
+) -> Rows:
+    """Return what a first selection stage is handed; see :func:`make_parts`."""
+    parts = make_parts(folder, samples, added=added, per_part=per_part)
+    problems = [failed_rows(part)["problem"].is_null().to_numpy() for part in parts]
+    kept = np.concatenate(problems) if problems else np.empty(0, np.bool_)
+    return Rows(parts, sample_schema([added]), kept, seed)
+
+
+def make_parts(
+    folder: Path,
+    samples: Sequence[Mapping[str, Any]],
+    *,
+    added: pa.Schema = NO_COLUMNS,
+    per_part: int = 1000,
+) -> list[Part]:
+    """Write the tables of an index and an inspection and return them as parts.
+
+    Args:
+        folder: Where the tables go.
+        samples: For each row what differs from the default: names of
+            :data:`pixsieve.schema.SAMPLE`, of ``added``, of an index table, or ``problem``. An
+            ``original_path`` that changes starts another source. ``siblings`` are (extension,
+            offset, size), in the file of the image.
+        added: Columns beside those of every pipeline, in a family of their own.
+        per_part: Rows that a part has at most.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [_defaults(number, sample) for number, sample in enumerate(samples)]
+    parts = []
+    for at, (source, group) in enumerate(itertools.groupby(rows, lambda row: row["image_file"])):
+        located = list(group)
+        index = _write(folder / f"index-{at}.parquet", located, schema.INDEX)
+        for start in range(0, len(located), per_part):
+            stop = min(start + per_part, len(located))
+            here = located[start:stop]
+            families = [_write(folder / f"read-{at}-{start}.parquet", here, schema.INSPECTION)]
+            if added.names:
+                families.append(_write(folder / f"added-{at}-{start}.parquet", here, added))
+            parts.append(
+                Part(source=source, index=index, start=start, stop=stop, families=tuple(families))
+            )
+    return parts
+
+
+def _defaults(number: int, sample: Mapping[str, Any]) -> dict[str, Any]:
+    given = {FROM_INDEX.get(name, name): value for name, value in sample.items()}
+    file, key = given.get("image_file", "a.tar"), given.get("key", f"{number:04d}")
+    size = given.get("image_size", 1000)
+    row = {
+        "image_id": image_id(file, key, given.get("occurrence", 0)),
+        "key": key,
+        "occurrence": 0,
+        "image_name": f"{key}.jpg",
+        "image_extension": "jpg",
+        "image_file": file,
+        "image_offset": 512 + number * 2048,
+        "image_size": size,
+        "image_version": "1",
+        "sha256": hashlib.sha256(f"{file}/{key}".encode()).hexdigest(),
+        "siblings_sha256": hashlib.sha256(b"").hexdigest(),
+        "format": "jpeg",
+        "width": 64,
+        "height": 48,
+        "mode": "RGB",
+        "exif_orientation": 1,
+        "frames": 1,
+    } | given
+    row["siblings"] = [
+        {
+            "name": f"{key}.{extension}", "extension": extension, "file": file,
+            "offset": offset, "size": length, "version": "1",
+        }
+        for extension, offset, length in given.get("siblings", ())
+    ]  # fmt: skip
+    if row.get("problem"):
+        row |= {"sha256": None, "width": None, "height": None, "format": None, "caption": None}
+    return row
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]], wanted: pa.Schema) -> str:
+    rows = list(rows)
+    columns = {}
+    for field in wanted:
+        # An index says what is wrong with a sample, or else its inspection: here the latter.
+        absent = field.name.startswith("problem") and wanted is schema.INDEX
+        columns[field.name] = [None if absent else row.get(field.name) for row in rows]
+    table = pa.table([pa.array(columns[f.name], f.type) for f in wanted], schema=wanted)
+    path.write_bytes(tables.table_bytes(table))
+    return str(path)
