@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ from pixsieve.select.base import Verdicts
 from pixsieve.stage import SelectStage
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pixsieve.select.base import Rows
 
 
@@ -36,19 +39,33 @@ class FilterStage(SelectStage):
 
     def decide(self, rows: Rows) -> Verdicts:
         columns = expression.check(self.where, rows.columns)
-        dropped, evidence = [], []
+        dropped: list[NDArray[np.int64]] = []
+        evidence: list[str] = []
         for batch in rows.batches(columns or ("image_id",)):
             passes = expression.evaluate(self.where, batch.columns)
             true = pc.fill_null(passes, False).to_numpy(zero_copy_only=False)  # noqa: FBT003
             drop = np.flatnonzero(batch.kept & ~true)
             dropped.append(drop + batch.first)
-            values = batch.columns.take(pa.array(drop)).to_pylist()
-            evidence.extend(
-                json.dumps({"where": self.where, **{name: row[name] for name in columns}}, default=str)
-                for row in values
-            )
+            values = batch.columns.select(columns).take(pa.array(drop)).to_pylist()
+            values = values if columns else [{}] * len(drop)
+            evidence.extend(_json({"where": self.where, **row}) for row in values)
         return Verdicts(
             drop=np.concatenate(dropped) if dropped else np.empty(0, np.int64),
             reason="filter",
             evidence=pa.array(evidence, pa.string()),
         )
+
+
+def _json(value: object) -> str:
+    """Return strict JSON: what it has no form for, such as NaN or a date, becomes text."""
+    return json.dumps(_plain(value), allow_nan=False, default=str)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
