@@ -1,7 +1,7 @@
 """Uniform 64-bit keys of samples: what seeded choices are made by.
 
-They derive from the id of a sample alone, so a choice neither depends on the order of rows nor changes
-when other samples come or go.
+They derive from the id of a sample alone, so a choice neither depends on the order of rows nor
+changes when other samples come or go.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ def hex_digits(column: pa.ChunkedArray) -> NDArray[np.uint64]:
 
 
 def uniform(image_ids: pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:
-    """Return a uniform number for each id and seed, (n,) uint64: splitmix64 of the id's own digest.
+    """Return a uniform number for each id, (n,) uint64: splitmix64 of the id's digest and the seed.
 
-    Source of the mixer: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    Seeds count modulo 2 ** 64. Source of the mixer: Steele, Lea, Flood, "Fast splittable
+    pseudorandom number generators", OOPSLA 2014.
     """
     digest = hex_digits(pc.utf8_slice_codeunits(image_ids, -_ID_DIGITS))
-    return _mix(digest ^ _mix(np.array([seed], np.int64).astype(np.uint64)))
+    return _mix(digest ^ _mix(np.array([seed % 2**64], np.uint64)))
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

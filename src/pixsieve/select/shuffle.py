@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ShuffleStage(SelectStage):
     """Shuffles all kept samples over all shards.
 
-    The order is that of a uniform 64-bit number made of the sample's id and the seed, so it is the same on
-    every machine, and samples that come or go leave the others' relative order as it was.
+    The order is that of a uniform 64-bit number made of the sample's id and the seed, so it is the
+    same on every machine, and samples that come or go leave the others' relative order as it was.
 
     Args:
         seed: Seed of this stage; ``None`` takes the pipeline's.
@@ -33,5 +33,7 @@ class ShuffleStage(SelectStage):
 
     def decide(self, rows: Rows) -> Verdicts:
         seed = rows.seed if self.seed is None else self.seed
-        parts = [keys.uniform(batch.columns["image_id"], seed) for batch in rows.batches(("image_id",))]
+        parts = [
+            keys.uniform(batch.columns["image_id"], seed) for batch in rows.batches(("image_id",))
+        ]
         return Verdicts(order=np.concatenate(parts) if parts else np.empty(0, np.uint64))
