@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 class ExactDeduplicationStage(SelectStage):
     """Keeps one of all images with the same bytes.
 
-    The copy with the longest caption stays (a missing caption has length -1); of those with equal
-    captions' lengths, the one whose (original_path, original_key, image_id) is smallest. So the choice
-    depends neither on the order in which sources are listed nor on workers. ``duplicate_of`` names the
-    copy that stays; the evidence is the SHA-256 of the bytes.
+    The copy with the longest caption stays (in characters; a missing one has -1); of those with
+    captions of one length, the one whose (original_path, original_key, image_id) is smallest. So
+    the choice depends neither on the order in which sources are listed nor on workers.
+    ``duplicate_of`` names the copy that stays; the evidence is the SHA-256 of the bytes.
     """
 
     def reads(self) -> tuple[str, ...]:
@@ -68,7 +68,10 @@ class ExactDeduplicationStage(SelectStage):
 
 
 def _candidates(rows: Rows) -> NDArray[np.int64]:
-    """Return the kept rows that share the first 64 bits of their digest with another kept row: 16 bytes a row."""
+    """Return the kept rows that share 64 bits of their digest with another kept row.
+
+    Takes 16 bytes a row, so that whole rows are held for duplicates only.
+    """
     prefixes = [
         hex_digits(pc.utf8_slice_codeunits(pc.fill_null(batch.columns["sha256"], "0" * 64), 0, 16))
         for batch in rows.batches(("sha256",))
