@@ -56,21 +56,23 @@ def decide(
         path: Where the new table goes: :data:`pixsieve.schema.SELECTION`.
 
     Raises:
-        PlanError: a stage dropped what was not kept, which is an error in the stage.
+        PlanError: a stage's verdicts are not what :class:`~pixsieve.select.base.Verdicts` says.
     """
     kept, keys = _start(parts, earlier)
     rows = Rows(parts, columns, kept, seed)
     verdicts: list[tuple[str, Verdicts]] = []
     for label, stage in stages:
+        kept.flags.writeable = False  # stages only read it
         verdict = stage.decide(rows)
-        if not rows.kept[verdict.drop].all() or (np.diff(verdict.drop) <= 0).any():
-            msg = f"{label} dropped rows that were not kept, or not in ascending order; mend its decide()"
+        kept.flags.writeable = True
+        if fault := _fault(verdict, kept):
+            msg = f"{label}: {fault}; mend its decide()"
             raise PlanError(msg)
-        rows.kept[verdict.drop] = False
+        kept[verdict.drop] = False
         keys = keys if verdict.order is None else verdict.order
         verdicts.append((label, verdict))
     reasons: Counter[Reason] = Counter()
-    ranks = _ranks(rows.kept, keys)
+    ranks = _ranks(kept, keys)
     with tables.table_writer(LocalStorage(), path, schema.SELECTION) as writer:
         for batch in _batches(parts, earlier, verdicts, ranks):
             writer.write_table(batch)
@@ -79,7 +81,7 @@ def decide(
             ):
                 if reason[1] != Status.KEPT:
                     reasons[reason] += 1
-    count = int(rows.kept.sum())
+    count = int(kept.sum())
     if len(rows) != count + sum(reasons.values()):
         msg = (
             f"{len(rows)} samples were indexed, but {count} kept and {sum(reasons.values())} not; "
@@ -87,6 +89,25 @@ def decide(
         )
         raise AssertionError(msg)
     return Decided(indexed=len(rows), kept=count, reasons=reasons)
+
+
+def _fault(verdict: Verdicts, kept: NDArray[np.bool_]) -> str | None:
+    """Say what is wrong with a stage's verdicts, if anything."""
+    drop, order = verdict.drop, verdict.order
+    if drop.dtype != np.int64 or (np.diff(drop, prepend=-1) <= 0).any():
+        return f"the rows to drop are no ascending int64 numbers from 0 on ({drop.dtype})"
+    if len(drop) and drop[-1] >= len(kept):
+        return f"it dropped row {drop[-1]}, there are {len(kept)}"
+    if not kept[drop].all():
+        return f"it dropped row {drop[~kept[drop]][0]}, which was not kept any more"
+    if len(drop) and not verdict.reason:
+        return "it dropped rows and gave no reason"
+    for name, column in (("evidence", verdict.evidence), ("duplicate_of", verdict.duplicate_of)):
+        if column is not None and len(column) != len(drop):
+            return f"{name} has {len(column)} rows, {len(drop)} are dropped"
+    if order is not None and (order.dtype != np.uint64 or order.shape != kept.shape):
+        return f"order is {order.dtype} of shape {order.shape}, expected uint64 of {kept.shape}"
+    return None
 
 
 def _start(
