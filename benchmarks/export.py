@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _GROWTH = 10  # how many times more images the memory is compared at
-_WARM = 3  # times the input's size: page cache of the output, and the memory of processes
-_WARM_MOST = 4 << 30
 _PACKAGES = ("numpy", "pillow", "pyarrow", "duckdb", "simplejpeg", "webdataset")
 _MB = 1_000_000
 _WIDTH = 120  # of the tables where no terminal has one
@@ -82,7 +80,8 @@ def main() -> None:
     photos = corpus.photographs(options.photos)
     source = corpus.make(options.dir, photos, options.count, loose=True)
     chosen = _chosen(options.cases)
-    runs = _measure(chosen, source, options.dir / "out", options.reps, progress)
+    with warm_memory.kept():
+        runs = _measure(chosen, source, options.dir / "out", options.reps, progress)
     figures = {name: _figures(usages) for name, usages in runs.items()}
     targets = list(_targets(figures, source))
     if options.growth:
@@ -171,8 +170,7 @@ def _measure_once(case: cases.Case, source: corpus.Corpus, target: Path) -> meas
     _warm(source.loose if case.loose else source.tars)
     os.sync()
     try:
-        with warm_memory.kept(min(_WARM * source.size, _WARM_MOST)):
-            return measure.run(case.command(source, target))
+        return measure.run(case.command(source, target))
     finally:
         shutil.rmtree(target, ignore_errors=True)
 
