@@ -45,7 +45,7 @@ _DROPPED = (
 )  # fmt: skip
 _TYPES = dict.fromkeys(("original_offset", "member_offset", "member_size"), pa.int64())
 _FILES_AT_ONCE = 256
-"""Arrow keeps the footer of each file that it has read as long as the dataset that it is part of."""
+"""A dataset of Arrow keeps every footer that it has read, so there is one for so many files."""
 _NAMES = ("image_id", "key", "member_name", "original_key", "original_path")
 
 

@@ -1,0 +1,656 @@
+"""The command line: arguments in, a pipeline or a call, a report and an exit code out.
+
+Whatever is heavy is imported by the command that needs it, so that ``--help`` is there at once.
+"""
+
+# ruff: noqa: PLC0415  # see above
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pixsieve import __version__
+from pixsieve.errors import PixsieveError, StorageError, UsageError, VerifyError
+from pixsieve.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pixsieve.engine.progress import Progress
+    from pixsieve.engine.units import Executor
+    from pixsieve.pipeline import Pipeline
+
+BUG = 1
+"""Exit code of an error that is pixsieve's own."""
+INTERRUPTED = 130
+MAX_SEED = 2**63 - 1
+
+_UNITS = {"B": 1} | {
+    f"{letter}{suffix}": base**power
+    for power, letter in enumerate("KMGT", 1)
+    for suffix, base in (("B", 1000), ("IB", 1024))
+}
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        arguments: What follows the program's name; ``None`` for what the shell gave.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # names of files need not fit the terminal's encoding
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = pixsieve.main(arguments, prog_name="pixsieve", standalone_mode=False)
+    except PixsieveError as error:
+        return _complain(str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _complain("stopped", INTERRUPTED)
+    except Exception:  # noqa: BLE001  # whatever else comes here is a fault of the program
+        traceback.print_exc()
+        return _complain("this is an error in pixsieve; please report it with the lines above", BUG)
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, code: int) -> int:
+    click.echo(f"pixsieve: {printable(message)}", err=True)
+    return code
+
+
+def _say(text: str) -> None:
+    """Write what a command has to tell to standard output."""
+    try:
+        click.echo(text, nl=not text.endswith("\n"))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush
+        msg = f"cannot write to standard output: {error.strerror}"
+        raise StorageError(msg) from error
+
+
+# -- kinds of arguments -----------------------------------------------------------------------
+
+
+class _Size(click.ParamType[int]):
+    """A number of bytes, with or without a unit."""
+
+    name = "size"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        found = _SIZE.fullmatch(str(value).strip())
+        unit = _UNITS.get((found["unit"] or "B").upper()) if found else None
+        if found is None or unit is None:
+            self.fail(f"{value!r} is no size; expected one such as 500MB or 1.5GiB", param, ctx)
+        return int(float(found["number"]) * unit)
+
+
+class _Share(click.ParamType[float]):
+    """A share of a whole, as ``10%`` or ``0.1``."""
+
+    name = "share"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1:
+            self.fail(f"{value!r} is no share; expected one such as 10% or 0.1", param, ctx)
+        return share
+
+
+class _Seed(click.ParamType[int]):
+    """A number that fits 63 bits."""
+
+    name = "seed"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        text = str(value)
+        if not re.fullmatch(r"[0-9]{1,19}", text) or int(text) > MAX_SEED:
+            self.fail(f"{value!r} is no seed; expected a number from 0 to {MAX_SEED}", param, ctx)
+        return int(text)
+
+
+class _JsonField(click.ParamType[tuple[str, str]]):
+    """A json field and the type of its column."""
+
+    name = "name:type"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):  # click may ask twice
+            return value
+        name, colon, kind = str(value).rpartition(":")
+        if not (name and colon and kind):
+            self.fail(f"{value!r} has no type; expected one such as score:double", param, ctx)
+        return name, kind
+
+
+# -- help -------------------------------------------------------------------------------------
+
+
+class _Option(click.Option):
+    """An option that stands under a heading."""
+
+    def __init__(self, *names: Any, heading: str = "Options", **settings: Any) -> None:
+        super().__init__(*names, **settings)
+        self.heading = heading
+
+
+class _Command(click.Command):
+    """A command whose options stand under headings, in the order in which they are declared."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        headings: dict[str, list[tuple[str, str]]] = {}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if isinstance(param, click.Option) and record is not None:
+                headings.setdefault(getattr(param, "heading", "Options"), []).append(record)
+        for heading, records in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+class _Group(click.Group):
+    """Commands in the order in which one meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
+
+
+def _option(*names: str, heading: str, **settings: Any) -> Callable[[Any], Any]:
+    return click.option(*names, cls=_Option, heading=heading, **settings)
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return one decorator for several options, which keep their order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+_SETTINGS = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "show_default": True,
+}
+_JSON = _option(
+    "--json", "as_json", is_flag=True, heading="Output",
+    help="Print the result as one JSON object; progress comes as JSON lines on standard error.",
+)  # fmt: skip
+_QUIET = _option("--quiet", is_flag=True, heading="Output", help="Print errors only.")
+_VERBOSE = _option(
+    "--verbose", is_flag=True, heading="Output", help="Print a line for every shard."
+)
+_WORKERS = _option(
+    "--workers", type=click.IntRange(min=1), metavar="N", heading="Running",
+    show_default="one per processor",
+    help="Worker processes. No result depends on how many there are.",
+)  # fmt: skip
+_WORKSPACE = _option(
+    "--workspace", type=click.Path(), metavar="DIR", heading="Running",
+    show_default=".pixsieve in the output",
+    help="Where working state lies. Runs that share it share what they have measured.",
+)  # fmt: skip
+_MAX_FAILED = _option(
+    "--max-failed", type=_Share(), default="10%", metavar="SHARE", heading="Running",
+    help="Stop with an error if more of the images than this are broken.",
+)  # fmt: skip
+_RUNNING = _options(_WORKERS, _WORKSPACE, _MAX_FAILED)
+_OUTPUT = _options(_QUIET, _JSON, _VERBOSE)
+
+
+@click.group(cls=_Group, context_settings=_SETTINGS)
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def pixsieve() -> None:
+    """Turn piles of images into curated datasets for training.
+
+    pixsieve reads images where they lie, in folders or in tars, checks each of them, drops what you
+    do not want, and writes the rest as WebDataset tars, each with a Parquet table of what is in it.
+    Images are copied byte for byte unless they must be converted. Nothing that it reads is changed,
+    and nothing is left out without a reason that you can ask for.
+
+    \b
+    Examples:
+      pixsieve export photos/ out/
+      pixsieve export photos/ out/ --deduplicate --where "least(width, height) >= 256"
+      pixsieve verify out/
+      pixsieve why out/ cat.jpg
+    """  # noqa: D301  # \b tells click to leave the lines as they are
+
+
+@pixsieve.command(cls=_Command, short_help="Make a dataset of images, without a recipe.")
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=click.Path())
+@click.argument("output", metavar="OUT", type=click.Path())
+@_options(
+    _option(
+        "--where", multiple=True, metavar="SQL", heading="Selecting",
+        help="Keep only images for which this is true; the columns include width, height, format, "
+        "byte_size, caption and class_name. May be given several times.",
+    ),
+    _option(
+        "--deduplicate", is_flag=True, heading="Selecting",
+        help="Keep one of all images with the same bytes: the one with the longest caption.",
+    ),
+    _option(
+        "--shuffle", is_flag=True, heading="Selecting",
+        help="Put the images in a random order that --seed fixes.",
+    ),
+    _option(
+        "--seed", type=_Seed(), default=0, metavar="N", heading="Selecting",
+        help="Another number gives another order.",
+    ),
+    _option(
+        "--decode-check", type=click.Choice(["full", "header"]), default="full", heading="Reading",
+        help="Decode every image, so that no broken one gets through, or only read its header, "
+        "which is faster.",
+    ),
+    _option(
+        "--animated", type=click.Choice(["reject", "first_frame"]), default="reject",
+        heading="Reading", help="What to do with images of several frames.",
+    ),
+    _option(
+        "--caption-field", metavar="NAME", heading="Reading",
+        help="Field of the .json file that is the caption of images that have no .txt file.",
+    ),
+    _option(
+        "--json-field", type=_JsonField(), multiple=True, metavar="NAME:TYPE", heading="Reading",
+        help="Field of the .json files that becomes a column, of the type string, int64, double or "
+        "bool. May be given several times.",
+    ),
+    _option(
+        "--images-per-tar", type=click.IntRange(min=1), metavar="N", heading="Writing",
+        show_default="1000", help="Images in every tar; the last one holds the rest.",
+    ),
+    _option(
+        "--max-bytes-per-tar", type=_Size(), metavar="SIZE", heading="Writing",
+        help="Fill each tar up to a size instead, such as 500MB or 1GiB.",
+    ),
+    _option(
+        "--image-format", type=click.Choice(["jpeg", "keep", "png", "webp"]), default="jpeg",
+        heading="Writing",
+        help="Format of the images in the tars; what has it already is copied. 'keep' copies all.",
+    ),
+    _option(
+        "--quality", type=click.IntRange(1, 100), default=95, metavar="1-100", heading="Writing",
+        help="Of images that are converted to JPEG or WebP.",
+    ),
+    _option(
+        "--member-names", type=click.Choice(["id", "sequential"]), default="id", heading="Writing",
+        help="Name images in the tars by their ids, which stay the same when images come or go, or "
+        "by running numbers.",
+    ),
+    _option(
+        "--prefix", default="images", metavar="NAME", heading="Writing",
+        help="How the names of the tars begin.",
+    ),
+    _option(
+        "--random-name", is_flag=True, heading="Writing",
+        help="Put a random id into the names of the tars, instead of a digest of their content.",
+    ),
+)  # fmt: skip
+@_RUNNING
+@_OUTPUT
+def export(
+    *,
+    sources: tuple[str, ...],
+    output: str,
+    as_json: bool,
+    quiet: bool,
+    workers: int | None,
+    workspace: str | None,
+    max_failed: float,
+    **settings: Any,
+) -> None:
+    """Make a dataset of images, without a recipe.
+
+    SRC is a folder, which is searched with all below it, a tar (plain, gz or zst), or a pattern in
+    quotes. Files of the same name beside an image, such as a caption in cat.txt and more in
+    cat.json, travel with cat.jpg. OUT is the folder of the dataset; it is made.
+
+    If a run is stopped, the same command goes on where it was. Started again when all is done, it
+    does nothing.
+
+    \b
+    Examples:
+      pixsieve export photos/ out/
+      pixsieve export 'in/{00000..00009}.tar' out/ --where "least(width, height) >= 256"
+      pixsieve export photos/ more/ out/ --deduplicate --shuffle --seed 7 --images-per-tar 5000
+      pixsieve export photos/ out/ --caption-field title --json-field score:double
+    """  # noqa: D301
+    from pixsieve.engine.local import LocalExecutor
+
+    pipeline = _pipeline(sources, output, settings)
+    executor = LocalExecutor(workers=workers)
+    _execute(
+        pipeline, executor, workspace=workspace, max_failed=max_failed, quiet=quiet, as_json=as_json
+    )
+
+
+def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -> Pipeline:
+    """Return the pipeline that the options of ``export`` describe."""
+    from pixsieve.pipeline import Pipeline
+    from pixsieve.stages import (
+        ExactDeduplicationStage,
+        FilterStage,
+        ImageReaderStage,
+        ImageWriterStage,
+        ShuffleStage,
+    )
+
+    if given["images_per_tar"] is not None and given["max_bytes_per_tar"] is not None:
+        msg = "--images-per-tar and --max-bytes-per-tar exclude each other; give one of them"
+        raise UsageError(msg)
+    pipeline = Pipeline(seed=given["seed"])
+    pipeline.add_stage(
+        ImageReaderStage(
+            sources[0] if len(sources) == 1 else sources,
+            decode_check=given["decode_check"],
+            animated=given["animated"],
+            caption_field=given["caption_field"],
+            json_fields=dict(given["json_field"]),
+        )
+    )
+    for where in given["where"]:
+        pipeline.add_stage(FilterStage(where))
+    if given["deduplicate"]:
+        pipeline.add_stage(ExactDeduplicationStage())
+    if given["shuffle"]:
+        pipeline.add_stage(ShuffleStage())
+    counts = {} if given["images_per_tar"] is None else {"images_per_tar": given["images_per_tar"]}
+    return pipeline.add_stage(
+        ImageWriterStage(
+            output_dir=output,
+            max_bytes_per_tar=given["max_bytes_per_tar"],
+            image_format=given["image_format"],
+            member_names=given["member_names"],
+            prefix=given["prefix"],
+            deterministic_name=not given["random_name"],
+            verbose=given["verbose"],
+            quality=given["quality"],
+            **counts,
+        )
+    )
+
+
+@pixsieve.command(cls=_Command, short_help="Run a recipe.")
+@click.argument("recipe_path", metavar="RECIPE", type=click.Path())
+@_RUNNING
+@_option(
+    "--executor", type=click.Choice(["local", "inline"]), default="local", heading="Running",
+    help="'local' uses worker processes; 'inline' does all in one process, for debugging.",
+)  # fmt: skip
+@_OUTPUT
+def run(
+    *,
+    recipe_path: str,
+    workers: int | None,
+    workspace: str | None,
+    max_failed: float,
+    executor: str,
+    quiet: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Run a recipe.
+
+    RECIPE is a YAML file that names the stages of a pipeline. Relative paths in it start at its own
+    folder.
+
+    \b
+    For example:
+      name: photos
+      seed: 0
+      stages:
+        - ImageReaderStage: {path_or_paths: photos/}
+        - FilterStage: {where: "least(width, height) >= 256"}
+        - ExactDeduplicationStage
+        - ImageWriterStage: {output_dir: out/}
+
+    If a run is stopped, the same command goes on where it was. Started again when all is done, it
+    does nothing.
+    """  # noqa: D301
+    from pixsieve import recipe
+    from pixsieve.engine.inline import InlineExecutor
+    from pixsieve.engine.local import LocalExecutor
+
+    if executor == "inline" and workers is not None:
+        msg = "--workers has no effect with --executor inline; leave one of them out"
+        raise UsageError(msg)
+    pipeline = recipe.load(recipe_path)
+    if verbose:
+        pipeline = _talkative(pipeline)
+    chosen = InlineExecutor() if executor == "inline" else LocalExecutor(workers=workers)
+    _execute(
+        pipeline, chosen, workspace=workspace, max_failed=max_failed, quiet=quiet, as_json=as_json
+    )
+
+
+def _talkative(pipeline: Pipeline) -> Pipeline:
+    """Return the pipeline with a writer that tells of every shard."""
+    from pixsieve.pipeline import Pipeline
+    from pixsieve.stages import ImageWriterStage
+
+    told = Pipeline(pipeline.name, seed=pipeline.seed)
+    for stage in pipeline.stages:
+        told.add_stage(
+            dataclasses.replace(stage, verbose=True)
+            if isinstance(stage, ImageWriterStage)
+            else stage
+        )
+    return told
+
+
+@pixsieve.command(cls=_Command, short_help="Print what a recipe would do.")
+@click.argument("recipe_path", metavar="RECIPE", type=click.Path())
+def describe(recipe_path: str) -> None:
+    """Print what a recipe would do: its steps, and the columns that each stage reads and adds.
+
+    The recipe is checked as for a run; no input is looked at.
+    """
+    from pixsieve import recipe
+
+    text = recipe.load(recipe_path).describe()
+    _say("\n".join(map(printable, text.splitlines())))
+
+
+@pixsieve.command(cls=_Command, short_help="Check that a dataset is what it claims to be.")
+@click.argument("path", metavar="PATH", type=click.Path())
+@_option(
+    "--sample", type=_Share(), default="100%", metavar="SHARE", heading="Checking",
+    help="Read only so many of the samples, such as 1%, always the same ones.",
+)  # fmt: skip
+@_option("--no-decode", is_flag=True, heading="Checking", help="Do not decode images.")
+@_option(
+    "--no-load", is_flag=True, heading="Checking",
+    help="Do not load the tars with the webdataset library, where it is installed.",
+)  # fmt: skip
+@_option(
+    "--workers", type=click.IntRange(min=1), metavar="N", heading="Running",
+    show_default="one per processor", help="Worker processes.",
+)  # fmt: skip
+@_QUIET
+@_JSON
+def verify(
+    *,
+    path: str,
+    sample: float,
+    no_decode: bool,
+    no_load: bool,
+    workers: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Check that a dataset is what it claims to be.
+
+    PATH is a folder that pixsieve has made, or any folder with WebDataset tars, or one tar. What
+    pixsieve has made is checked in full: every file against its SHA-256, every tar against its
+    table, every count. Of others' tars it checks what can be checked, and says what cannot.
+
+    Exits with 0 if the dataset is sound, and with 6 if it is not.
+
+    \b
+    Examples:
+      pixsieve verify out/
+      pixsieve verify out/ --sample 1% --no-load
+      pixsieve verify out/ --json | jq .findings
+    """  # noqa: D301
+    from pixsieve.verify import verify as check
+
+    with _progress(quiet=quiet, as_json=as_json) as progress:
+        report = check(
+            path,
+            sample=sample,
+            decode=not no_decode,
+            load=not no_load,
+            workers=workers or len(os.sched_getaffinity(0)),
+            progress=_shards_to(progress),
+        )
+        progress.finish({"shards": report.checked.shards, "samples": report.checked.samples})
+    if as_json:
+        _say(report.to_json())
+    elif not quiet:
+        _say(report.to_text())
+    if not report.ok:
+        errors = sum(finding.severity == "error" for finding in report.findings)
+        msg = f"{path} does not hold what it promises: {errors:,} errors"
+        raise VerifyError(msg)
+
+
+def _shards_to(progress: Progress) -> Callable[[int, int, str], None]:
+    """Return what verify calls after each shard."""
+
+    def after_shard(done: int, total: int, name: str) -> None:
+        del name
+        if done == 1:
+            progress.start("verify", total, "shards")
+        progress.advance(1)
+
+    return after_shard
+
+
+@pixsieve.command(cls=_Command, short_help="Tell where an image went, or why it was left out.")
+@click.argument("output", metavar="OUT", type=click.Path())
+@click.argument("key", metavar="KEY")
+@_option(
+    "--json", "as_json", is_flag=True, heading="Output", help="Print the answers as a JSON list."
+)
+def why(*, output: str, key: str, as_json: bool) -> None:
+    """Tell where an image went, or why it was left out.
+
+    OUT is the folder of a dataset. KEY is the id of an image or its key in the tars, or the file or
+    key that it had before, or the end of one of these.
+
+    \b
+    Examples:
+      pixsieve why out/ cat.jpg
+      pixsieve why out/ photos/2019/cat
+      pixsieve why out/ cat-0a1b2c3d4e5f6071
+    """  # noqa: D301
+    import json
+
+    from pixsieve.why import LIMIT
+    from pixsieve.why import why as ask
+
+    answers = ask(output, key, limit=LIMIT + 1)
+    shown, more = answers[:LIMIT], len(answers) > LIMIT
+    if as_json:
+        _say(json.dumps({"answers": [dataclasses.asdict(each) for each in shown], "more": more}))
+        return
+    _say("\n".join(answer.to_text() for answer in shown))
+    if more:
+        _say(f"\nThese are the first {LIMIT}; ask for an image_id or a path to see one.")
+
+
+@pixsieve.command(cls=_Command, short_help="Remove the working state of a dataset.")
+@click.argument("output", metavar="OUT", type=click.Path())
+@_option(
+    "--workspace", type=click.Path(), metavar="DIR", heading="Options",
+    help="A workspace elsewhere, the one that the run was given; it is emptied too.",
+)  # fmt: skip
+def clean(output: str, workspace: str | None) -> None:
+    """Remove the working state of a dataset; the dataset stays as it is.
+
+    OUT is the folder of a dataset. Its working state is in OUT/.pixsieve, unless the run was given
+    a --workspace. Without it, a run that is started again measures every image anew.
+    """
+    from pixsieve.engine.run import clean as remove
+
+    if not Path(output).is_dir():
+        msg = f"{output}: there is no such folder; expected a dataset that pixsieve has made"
+        raise UsageError(msg)
+    removed = remove(output, workspace)
+    _say(
+        "\n".join(f"removed {printable(path)}" for path in removed) or "there is nothing to remove"
+    )
+
+
+# -- running ----------------------------------------------------------------------------------
+
+
+def _execute(
+    pipeline: Pipeline,
+    executor: Executor,
+    *,
+    workspace: str | None,
+    max_failed: float,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Run a pipeline and print what it came to."""
+    from pixsieve import report
+    from pixsieve.engine.run import RunOptions
+
+    with _progress(quiet=quiet, as_json=as_json) as progress:
+        options = RunOptions(workspace=workspace, max_failed=max_failed, progress=progress)
+        result = pipeline.run(executor, options)
+    if as_json:
+        _say(report.to_json(result))
+    elif not quiet:
+        _say(report.to_text(result))
+
+
+@contextlib.contextmanager
+def _progress(*, quiet: bool, as_json: bool) -> Iterator[Progress]:
+    """Choose how progress is shown: not at all, to a machine, on a terminal, or in a log."""
+    from pixsieve.engine.progress import JsonLines, Lines, Quiet
+
+    if quiet:
+        yield Quiet()
+    elif as_json:
+        yield JsonLines()
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from pixsieve.engine.bars import Bars
+
+        with Bars() as bars:
+            yield bars
+    else:
+        yield Lines()
