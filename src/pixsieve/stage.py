@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import pyarrow as pa
 
@@ -37,6 +37,10 @@ class Stage(ABC):
 
     def check(self, columns: pa.Schema) -> None:
         """Raise ``PlanError`` unless the stage can work on these columns. Called before any work."""
+
+    def without_places(self) -> Self:
+        """Return the stage as it reads on any machine: without the paths of this one."""
+        return self
 
 
 class ReadStage(Stage):
@@ -77,7 +81,21 @@ class ImageBatch:
 class ScoreStage(Stage):
     """Adds columns by looking at images."""
 
-    needs: ClassVar[Needs] = Needs()
+    @property
+    def needs(self) -> Needs:
+        """What the scorer must be given; a class may simply say ``needs = Needs(...)``."""
+        return Needs()
+
+    def digests(self) -> tuple[str, ...]:
+        """Return digests of files outside the pipeline that decide the scores, such as a model's.
+
+        They are part of the fingerprint of cached scores. Called before any work; may read files.
+        """
+        return ()
+
+    def selection(self) -> SelectStage | None:
+        """Return the selection that follows from the stage's own columns, such as a threshold's."""
+        return None
 
     @abstractmethod
     def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
