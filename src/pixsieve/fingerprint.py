@@ -15,14 +15,15 @@ FORMAT_VERSION = 1
 def canonical(value: object) -> object:
     """Return ``value`` as plain JSON data in which equal values look equal.
 
-    Dataclasses become objects that name their class, so that two stages with equal fields differ.
+    Dataclasses become objects that name their class, so that two stages with equal fields differ;
+    classes of other packages with their module, since two may have one name.
 
     Raises:
         TypeError: for anything whose content cannot be told, such as a function or an open file.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {f.name: canonical(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        return {"@": type(value).__qualname__, **fields}
+        return {"@": _class_name(type(value)), **fields}
     if isinstance(value, Enum):
         return canonical(value.value)
     if isinstance(value, dict):
@@ -37,6 +38,11 @@ def canonical(value: object) -> object:
         return value
     msg = f"a {type(value).__name__} has no canonical form; stages may hold plain values only"
     raise TypeError(msg)
+
+
+def _class_name(kind: type) -> str:
+    ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    return kind.__qualname__ if ours else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def fingerprint(*values: object) -> str:
