@@ -6,6 +6,7 @@ Makes ``FOLDER/photos``, runs ``demo.yaml`` over it, shows what became of the fi
 dataset, asks about two of them, and puts the kept pictures on one sheet, ``FOLDER/kept.png``.
 """
 
+# ruff: noqa: INP001 - scripts, not a package
 from __future__ import annotations
 
 import io

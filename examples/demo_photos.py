@@ -4,6 +4,7 @@ The photographs come with scikit-image and scikit-learn. Every file has a fate t
 beforehand, so that a run over the folder can be checked file by file.
 """
 
+# ruff: noqa: INP001 - scripts, not a package
 from __future__ import annotations
 
 import importlib.util

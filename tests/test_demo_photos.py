@@ -22,7 +22,7 @@ _SMALL = {"aneurysms", "page", "text"}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Return folder, originals and fates, from pictures with the names and kinds of the real ones."""
+    """Return folder, originals and fates, from pictures with the names of the real ones."""
     rng = np.random.default_rng(3)
     originals = tmp_path_factory.mktemp("originals")
     photos = {}
