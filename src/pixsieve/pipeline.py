@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
 from pixsieve import image, schema
 from pixsieve.errors import PlanError, nearest
+from pixsieve.export.plan import plan_schema
 from pixsieve.export.writer import ImageWriterStage
+from pixsieve.fingerprint import canonical
 from pixsieve.scorers.inspection import InspectOptions
 from pixsieve.select.base import sample_schema
 from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """Scorers that share one read and one decode of each image, then selection over their columns."""
+    """Scorers that share one read of each image, then selection over their columns."""
 
     scorers: tuple[ScoreStage, ...]
     selectors: tuple[SelectStage, ...]
@@ -69,14 +70,15 @@ class Plan:
         return pa.schema(fields)
 
     def without_places(self, root: str) -> Plan:
-        """Return the plan as it reads on any machine: inputs relative to ``root``, the output ``"."``.
+        """Return the plan as it reads on any machine: inputs relative to ``root``, output ``"."``.
 
-        What only decides what the user sees (``verbose``, ``remove_image_data``) is left out, too, and so
-        is the order in which inputs were named: shards of a source have an order of their own.
+        What only decides what the user sees (``verbose``, ``remove_image_data``) is left out, too,
+        and so is the order in which inputs were named: shards of a source have an order of their
+        own.
         """
         named = self.reader.path_or_paths or ""
-        paths = [named] if isinstance(named, (str, os.PathLike)) else named
-        relative = tuple(sorted({Path(os.path.relpath(path, root)).as_posix() for path in paths}))
+        paths = [named] if isinstance(named, str) else named
+        relative = tuple(sorted({os.path.relpath(path, root) for path in paths}))
         reader = dataclasses.replace(
             self.reader, path_or_paths=relative[0] if len(relative) == 1 else relative
         )
@@ -89,7 +91,8 @@ class Plan:
     def inspect_options(self) -> InspectOptions:
         """How samples are inspected for this plan."""
         encoded = self.writer.encoded_formats if self.writer else frozenset()
-        full = self.reader.decode_check == "full"
+        seen = any(stage.needs.pixels is not None for stage in self.scorers)
+        full = self.reader.decode_check == "full" or seen
         return InspectOptions(
             decode=frozenset(image.FORMATS) if full else encoded,
             first_frame=self.reader.animated == "first_frame",
@@ -119,7 +122,7 @@ class Pipeline:
     def add_stage(self, stage: Stage) -> Self:
         """Append a stage and return the pipeline."""
         if not isinstance(stage, Stage):
-            msg = f"{stage!r} is a {type(stage).__name__}, expected a stage from pixsieve.stages"
+            msg = f"{stage!r} is a {type(stage).__name__}, expected a stage from pixsieve.stages"  # type: ignore[unreachable]  # types bind no script
             raise PlanError(msg)
         self._stages.append(stage)
         return self
@@ -131,19 +134,27 @@ class Pipeline:
             PlanError: which stage does not fit, and why.
         """
         reader, rest = _reader(self._stages)
-        writer: ImageWriterStage | None = None
+        writer = None
         if rest and isinstance(rest[-1], ImageWriterStage):
-            writer = rest.pop()  # type: ignore[assignment]
+            writer = rest[-1]
+            rest = rest[:-1]
         for stage in rest:
             if not isinstance(stage, (ScoreStage, SelectStage)):
                 msg = (
-                    f"{type(stage).__name__} stands in the middle of pipeline {self.name!r}; expected a reader "
-                    "first, then scorers and selectors, then at most one writer, last"
+                    f"{type(stage).__name__} stands in the middle of pipeline {self.name!r}; "
+                    "expected a reader first, then scorers and selectors, then at most one writer, "
+                    "last"
                 )
                 raise PlanError(msg)
+        for stage in self._stages:
+            _check_plain(stage)
         _check_columns([reader, *rest])
         return Plan(
-            name=self.name, seed=self.seed, reader=reader, passes=tuple(_passes(rest)), writer=writer
+            name=self.name,
+            seed=self.seed,
+            reader=reader,
+            passes=tuple(_passes(rest)),
+            writer=writer,
         )
 
     def describe(self) -> str:
@@ -159,71 +170,115 @@ class Pipeline:
 
 def describe(plan: Plan) -> str:
     """Return a plan as a tree, with the columns that each stage reads and adds."""
-    lines = [f"{plan.name} (seed {plan.seed})"]
-    lines += _node("index", [plan.reader], "locates every sample; reads headers only")
-    added = ", ".join(name for name in schema.INSPECTION.names if not name.startswith("problem"))
-    check = "decodes every image" if plan.reader.decode_check == "full" else "reads image headers"
-    lines.append(f"├─ inspect: reads each sample once, {check}; adds {added}")
+    decode = plan.inspect_options.decode
+    if decode == frozenset(image.FORMATS):
+        check = "decodes every image"
+    else:
+        check = "reads image headers" + ("; decodes what will be encoded anew" if decode else "")
+    adds = ", ".join(name for name in schema.INSPECTION.names if not name.startswith("problem"))
+    nodes = [
+        _node("index", [plan.reader], "locates every sample; reads headers only"),
+        [f"inspect: reads each sample once, {check}; adds {adds}"],
+    ]
     for each in plan.passes:
         if each.scorers:
-            lines += _node("score", each.scorers, "one read and one decode for all")
+            nodes.append(_node("score", each.scorers, "one read of each image for all"))
         if each.selectors:
-            lines += _node("select", each.selectors, "table operations, no pixels")
+            nodes.append(_node("select", each.selectors, "table operations, no pixels"))
     if plan.writer:
-        lines += _node("export", [plan.writer], "one unit per shard, then the manifest")
-    lines[-1] = lines[-1].replace("├", "└", 1).replace("│", " ", 1)
+        nodes.append(_node("export", [plan.writer], "one unit per shard, then the manifest"))
+    lines = [f"{plan.name} (seed {plan.seed})"]
+    for node in nodes:
+        first, rest = ("└─ ", "   ") if node is nodes[-1] else ("├─ ", "│  ")
+        lines += [first + node[0], *(rest + line for line in node[1:])]
     return "\n".join(lines)
 
 
 def _node(step: str, stages: Sequence[Stage], note: str) -> list[str]:
-    lines = [f"├─ {step}: {note}"]
+    lines = [f"{step}: {note}"]
     for stage in stages:
-        fields = dataclasses.fields(stage) if dataclasses.is_dataclass(stage) else ()
         values = [
             f"{field.name}={getattr(stage, field.name)!r}"
-            for field in fields
-            if getattr(stage, field.name) != field.default
-            and not (field.default_factory is not dataclasses.MISSING and not getattr(stage, field.name))
+            for field in dataclasses.fields(stage)  # type: ignore[arg-type]  # checked by plan()
+            if getattr(stage, field.name) != _default(field)
         ]
         reads = f"; reads {', '.join(stage.reads())}" if stage.reads() else ""
         adds = f"; adds {', '.join(stage.adds().names)}" if stage.adds().names else ""
-        lines.append(f"│  · {type(stage).__name__}({', '.join(values)}){reads}{adds}")
+        lines.append(f"· {type(stage).__name__}({', '.join(values)}){reads}{adds}")
     return lines
 
 
+def _default(field: dataclasses.Field[object]) -> object:
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
+
+
 def _reader(stages: Sequence[Stage]) -> tuple[ImageReaderStage, list[Stage]]:
+    """Return the reader, its paths as plain text, and the stages behind it."""
     rest = list(stages)
     partitioning = rest.pop(0) if rest and isinstance(rest[0], FilePartitioningStage) else None
-    if not rest or not isinstance(rest[0], ImageReaderStage):
+    reader = rest.pop(0) if rest else None
+    if not isinstance(reader, ImageReaderStage):
         msg = "a pipeline starts with an ImageReaderStage(path_or_paths); add one first"
         raise PlanError(msg)
-    reader = rest.pop(0)
-    assert isinstance(reader, ImageReaderStage)  # noqa: S101
+    paths = reader.path_or_paths
     if isinstance(partitioning, FilePartitioningStage):
-        reader = dataclasses.replace(reader, path_or_paths=partitioning.file_paths)
-    if not reader.path_or_paths:
-        msg = "ImageReaderStage has no path_or_paths; expected a folder, tars, a glob, or a list of these"
+        if paths:
+            msg = (
+                "FilePartitioningStage and ImageReaderStage both name an input; "
+                "leave path_or_paths out, or the partitioning"
+            )
+            raise PlanError(msg)
+        paths = partitioning.file_paths
+    if not paths:
+        msg = (
+            "ImageReaderStage has no path_or_paths; "
+            "expected a folder, tars, a glob, or a list of these"
+        )
         raise PlanError(msg)
-    return reader, rest
+    if isinstance(paths, (str, os.PathLike)):
+        return dataclasses.replace(reader, path_or_paths=os.fspath(paths)), rest
+    return dataclasses.replace(reader, path_or_paths=tuple(map(os.fspath, paths))), rest
+
+
+def _check_plain(stage: Stage) -> None:
+    """Refuse a stage whose content cannot be told, as plans and results are known by it."""
+    try:
+        canonical(stage)
+    except TypeError as error:
+        msg = (
+            f"{type(stage).__name__} cannot be written down: {error}; expected a frozen dataclass "
+            "whose fields are numbers, text, booleans, None, and tuples or dicts of these"
+        )
+        raise PlanError(msg) from error
 
 
 def _check_columns(stages: Sequence[Stage]) -> None:
-    """Follow the columns through the stages: each must find what it reads, and add what is new."""
+    """Follow the columns through the stages: each must find what it reads, and add what is new.
+
+    Names that differ in case only count as one, as they do in SQL.
+    """
+    reserved = {name.lower() for name in (*schema.RESERVED, *plan_schema(pa.schema([])).names)}
     added: list[pa.Schema] = []
     for stage in stages:
         columns = sample_schema(added)
         for name in stage.reads():
             if name not in columns.names:
                 msg = (
-                    f"{type(stage).__name__} reads the column {name!r}, which no stage before it adds"
-                    f"{nearest(name, columns.names)}; the columns are: {', '.join(columns.names)}"
+                    f"{type(stage).__name__} reads the column {name!r}, which no stage before it "
+                    f"adds{nearest(name, columns.names)}; "
+                    f"the columns are: {', '.join(columns.names)}"
                 )
                 raise PlanError(msg)
         stage.check(columns)
-        for field in stage.adds():
-            if field.name in columns.names or field.name in schema.RESERVED:
-                msg = f"{type(stage).__name__} adds the column {field.name!r}, which there is already"
+        for name in stage.adds().names:
+            if name.lower() in reserved:
+                msg = (
+                    f"{type(stage).__name__} adds the column {name!r}, which there is already; "
+                    "give it another name"
+                )
                 raise PlanError(msg)
+            reserved.add(name.lower())
         added.append(stage.adds())
 
 
