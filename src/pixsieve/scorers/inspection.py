@@ -1,7 +1,8 @@
-"""What one reading of a sample tells: digests, header, whether it decodes, caption and json fields."""
+"""What one reading of a sample tells: digests, header, whether it decodes, caption, json fields."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 MAX_TEXT_BYTES = 1024 * 1024
-"""Caption and json members with more bytes travel with their sample, but are not read into columns."""
+"""Captions and json with more bytes travel with their sample, but are not read into columns."""
 
 _PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -69,7 +70,7 @@ class Facts:
     problem_detail: str | None = None
 
 
-def inspect_image(facts: Facts, data: Buffer, options: InspectOptions) -> None:
+def inspect_image(facts: Facts, data: bytes | memoryview, options: InspectOptions) -> None:
     """Fill in what the image's bytes tell."""
     facts.sha256 = hashlib.sha256(data).hexdigest()
     try:
@@ -99,7 +100,13 @@ def inspect_siblings(
     if "txt" in texts:
         facts.caption = _text(facts, texts["txt"])
     if "json" in texts and (options.json_fields or options.caption_field):
-        _read_json(facts, texts["json"], options)
+        document = _document(facts, texts["json"])
+        facts.fields = {
+            name: _typed(facts, document, name, kind) for name, kind in options.json_fields
+        }
+        if "txt" not in texts and options.caption_field is not None:
+            caption = _typed(facts, document, options.caption_field, "string")
+            facts.caption = caption if isinstance(caption, str) else None
 
 
 def inspection_table(facts: Sequence[Facts], options: InspectOptions) -> pa.Table:
@@ -133,37 +140,40 @@ def _text(facts: Facts, data: Buffer) -> str | None:
         return None
 
 
-def _read_json(facts: Facts, data: Buffer, options: InspectOptions) -> None:
+def _document(facts: Facts, data: Buffer) -> Mapping[str, object]:
+    """Return the json object that a member holds: an empty one where it holds none."""
     view = memoryview(data)
     if view.nbytes > MAX_TEXT_BYTES:
         _note(facts, f"json: {view.nbytes} bytes, at most {MAX_TEXT_BYTES} are read")
-        return
+        return {}
     try:
         document = msgspec.json.decode(view)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _note(facts, f"json: {error}")
-        return
+        return {}
     if not isinstance(document, dict):
         _note(facts, f"json: expected an object, found {type(document).__name__}")
-        return
-    facts.fields = {name: _typed(facts, document, name, kind) for name, kind in options.json_fields}
-    if facts.caption is None and options.caption_field is not None:
-        caption = _typed(facts, document, options.caption_field, "string")
-        facts.caption = caption if isinstance(caption, str) else None
+        return {}
+    return document
 
 
 def _typed(facts: Facts, document: Mapping[str, object], name: str, kind: str) -> object:
     value = document.get(name)
     if value is None:
         return None
-    fits = isinstance(value, _PYTHON_TYPES[kind]) and (kind == "bool" or not isinstance(value, bool))
-    if fits and kind == "int64" and value not in _INT64:
-        fits = False
-    if not fits:
-        _note(facts, f"json field {name!r}: expected {kind}, found {type(value).__name__}")
-        return None
-    return float(value) if kind == "double" else value  # type: ignore[arg-type]
+    found = type(value).__name__
+    if isinstance(value, _PYTHON_TYPES[kind]) and (kind == "bool") == isinstance(value, bool):
+        if kind == "double":
+            with contextlib.suppress(OverflowError):
+                return float(value)  # type: ignore[arg-type]
+        elif kind != "int64" or value in _INT64:
+            return value
+        found = "a larger number"
+    _note(facts, f"json field {name!r}: expected {kind}, found {found}")
+    return None
 
 
 def _note(facts: Facts, text: str) -> None:
-    facts.metadata_problem = text if facts.metadata_problem is None else f"{facts.metadata_problem}; {text}"
+    facts.metadata_problem = (
+        text if facts.metadata_problem is None else f"{facts.metadata_problem}; {text}"
+    )
