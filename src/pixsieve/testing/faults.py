@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 
 from pixsieve.engine.progress import Quiet
-from pixsieve.engine.run import CONTROL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+CONTROL = ".pixsieve"
+"""The working state in an output folder, which no reader looks at."""
 _ZERO_BLOCKS = bytes(1024)
 
 
