@@ -602,7 +602,7 @@ def clean(output: str, workspace: str | None) -> None:
     OUT is the folder of a dataset. Its working state is in OUT/.pixsieve, unless the run was given
     a --workspace. Without it, a run that is started again measures every image anew.
     """
-    from pixsieve.engine.run import clean as remove
+    from pixsieve.engine.output import clean as remove
 
     if not Path(output).is_dir():
         msg = f"{output}: there is no such folder; expected a dataset that pixsieve has made"

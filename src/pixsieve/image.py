@@ -611,12 +611,16 @@ def check_decode(data: bytes | memoryview, header: ImageHeader) -> None:
     with _guarded(Problem.DECODE_FAILED):
         if header.format == "jpeg" and _turbo(data, header, "GRAY", 8, fast=True) is not None:
             return
-        data = bytes(data)
-        if header.format == "png":
-            _check_png(data)
-        elif header.format == "gif" and not _gif_frames(data, header.frames)[1]:
-            raise ImageProblemError(Problem.TRUNCATED_IMAGE, "ends before its trailer")
+        _check_container(data, header)
         _load(_open(data, header.format), header)
+
+
+def _check_container(data: bytes | memoryview, header: ImageHeader) -> None:
+    """Check what decoders pass over."""
+    if header.format == "png":
+        _check_png(bytes(data))
+    elif header.format == "gif" and not _gif_frames(bytes(data), header.frames)[1]:
+        raise ImageProblemError(Problem.TRUNCATED_IMAGE, "ends before its trailer")
 
 
 def _check_png(data: bytes) -> None:
@@ -676,9 +680,10 @@ def decode(
     Raises:
         ImageProblemError: as :func:`check_decode`.
     """
-    factor = _factor(header, min_side)
+    factor = scale(header, min_side)
     turn = _TRANSPOSE.get(header.exif_orientation)
     with _guarded(Problem.DECODE_FAILED):
+        _check_container(data, header)
         if header.format == "jpeg" and header.mode != "CMYK":
             pixels = _turbo(data, header, "GRAY" if gray else "RGB", factor, fast=False)
             if pixels is not None:
@@ -694,7 +699,8 @@ def decode(
         return np.array(_upright(image, header))
 
 
-def _factor(header: ImageHeader, min_side: int | None) -> int:
+def scale(header: ImageHeader, min_side: int | None) -> int:
+    """Return by what :func:`decode` divides the sides for ``min_side``: 1, 2, 4 or 8."""
     shorter = min(header.width, header.height)
     if min_side is None:
         return 1

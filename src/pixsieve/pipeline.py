@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -28,11 +29,40 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """Scorers that share one read of each image, then selection over their columns."""
+class Step:
+    """A stage in its place.
 
-    scorers: tuple[ScoreStage, ...]
-    selectors: tuple[SelectStage, ...]
+    Attributes:
+        label: Names the stage in reasons and reports; no other step of the plan has it.
+        stage: What to do.
+        derived: It follows from the stage before it, as a threshold's filter does, and stands in no
+            recipe.
+    """
+
+    label: str
+    stage: ScoreStage | SelectStage
+    derived: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """Steps that need one read and one decode of each image, up to a decision over the whole table.
+
+    Row-local selection stages may stand between scorers: what they drop is not scored.
+    """
+
+    steps: tuple[Step, ...]
+
+    @property
+    def scorers(self) -> tuple[ScoreStage, ...]:
+        return tuple(step.stage for step in self.steps if isinstance(step.stage, ScoreStage))
+
+    @property
+    def selectors(self) -> tuple[tuple[str, SelectStage], ...]:
+        """Labels and stages of all selection, in order."""
+        return tuple(
+            (step.label, step.stage) for step in self.steps if isinstance(step.stage, SelectStage)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +86,8 @@ class Plan:
     @property
     def stages(self) -> tuple[Stage, ...]:
         """All stages in order."""
-        middle = [stage for each in self.passes for stage in (*each.scorers, *each.selectors)]
+        steps = [step for each in self.passes for step in each.steps]
+        middle = [step.stage for step in steps if not step.derived]
         return (self.reader, *middle, *((self.writer,) if self.writer else ()))
 
     @property
@@ -85,7 +116,16 @@ class Plan:
         writer = self.writer and dataclasses.replace(
             self.writer, output_dir=".", verbose=False, remove_image_data=False
         )
-        return dataclasses.replace(self, reader=reader, writer=writer)
+        passes = tuple(
+            Pass(
+                steps=tuple(
+                    dataclasses.replace(step, stage=step.stage.without_places())
+                    for step in each.steps
+                )
+            )
+            for each in self.passes
+        )
+        return dataclasses.replace(self, reader=reader, passes=passes, writer=writer)
 
     @property
     def inspect_options(self) -> InspectOptions:
@@ -153,7 +193,7 @@ class Pipeline:
             name=self.name,
             seed=self.seed,
             reader=reader,
-            passes=tuple(_passes(rest)),
+            passes=tuple(_passes(_steps(rest))),
             writer=writer,
         )
 
@@ -181,10 +221,11 @@ def describe(plan: Plan) -> str:
         [f"inspect: reads each sample once, {check}; adds {adds}"],
     ]
     for each in plan.passes:
+        stages = [step.stage for step in each.steps if not step.derived]
         if each.scorers:
-            nodes.append(_node("score", each.scorers, "one read of each image for all"))
-        if each.selectors:
-            nodes.append(_node("select", each.selectors, "table operations, no pixels"))
+            nodes.append(_node("score and select", stages, "one read and decode of each image"))
+        elif stages:
+            nodes.append(_node("select", stages, "table operations, no pixels"))
     if plan.writer:
         nodes.append(_node("export", [plan.writer], "one unit per shard, then the manifest"))
     lines = [f"{plan.name} (seed {plan.seed})"]
@@ -282,15 +323,33 @@ def _check_columns(stages: Sequence[Stage]) -> None:
         added.append(stage.adds())
 
 
-def _passes(stages: Iterable[Stage]) -> Iterable[Pass]:
-    scorers: list[ScoreStage] = []
-    selectors: list[SelectStage] = []
+def _steps(stages: Sequence[Stage]) -> list[Step]:
+    """Return the stages in their places, each followed by the selection that it implies."""
+    found: list[tuple[str, ScoreStage | SelectStage, bool]] = []
     for stage in stages:
-        if isinstance(stage, ScoreStage):
-            if selectors:
-                yield Pass(scorers=tuple(scorers), selectors=tuple(selectors))
-                scorers, selectors = [], []
-            scorers.append(stage)
-        elif isinstance(stage, SelectStage):
-            selectors.append(stage)
-    yield Pass(scorers=tuple(scorers), selectors=tuple(selectors))
+        name = type(stage).__name__
+        if isinstance(stage, SelectStage):
+            found.append((name, stage, False))
+        elif isinstance(stage, ScoreStage):
+            found.append((name, stage, False))
+            if (selection := stage.selection()) is not None:
+                found.append((name, selection, True))
+    times = Counter(name for name, _, derived in found if not derived)
+    seen: Counter[str] = Counter()
+    steps = []
+    for name, stage, derived in found:
+        seen[name] += not derived
+        label = f"{name} {seen[name]}" if times[name] > 1 else name
+        steps.append(Step(label=label, stage=stage, derived=derived))
+    return steps
+
+
+def _passes(steps: Iterable[Step]) -> Iterable[Pass]:
+    current: list[Step] = []
+    for step in steps:
+        whole = any(isinstance(s.stage, SelectStage) and not s.stage.row_local for s in current)
+        if whole and isinstance(step.stage, ScoreStage):
+            yield Pass(steps=tuple(current))
+            current = []
+        current.append(step)
+    yield Pass(steps=tuple(current))

@@ -7,6 +7,7 @@ dicts of these). A new stage is a new file with a subclass of one of the kinds b
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
@@ -16,6 +17,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from pixsieve.select.base import Rows, Verdicts
@@ -47,6 +49,10 @@ class ReadStage(Stage):
     """Where samples come from."""
 
 
+SHARED_PIXELS = 512
+"""Shorter side that the shared decode has at least: enough for hashes, measures and most models."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
     """What a scorer must be given for each image.
@@ -54,8 +60,9 @@ class Needs:
     Attributes:
         encoded: The image's bytes as they lie in the source.
         pixels: Decoded pixels whose shorter side is at least so many pixels (or the image's own size,
-            if that is less); ``None`` for none. All scorers of a pass share one decode.
-        gray: ``(H, W)`` instead of ``(H, W, 3)``.
+            if that is less); ``None`` for none. Up to :data:`SHARED_PIXELS` all scorers share one decode, the
+            same for each of them whatever the others need, so that no score depends on its company.
+        gray: ``(H, W)`` luma of those pixels instead of ``(H, W, 3)``.
     """
 
     encoded: bool = False
@@ -75,7 +82,7 @@ class ImageBatch:
 
     rows: pa.RecordBatch
     encoded: tuple[bytes, ...]
-    pixels: tuple[NDArray, ...]  # type: ignore[type-arg]
+    pixels: tuple[NDArray[np.uint8], ...]
 
 
 class ScoreStage(Stage):
@@ -97,6 +104,16 @@ class ScoreStage(Stage):
         """Return the selection that follows from the stage's own columns, such as a threshold's."""
         return None
 
+    def without_selection(self) -> Self:
+        """Return the stage without what only its selection depends on: ``score_threshold``, if it has one.
+
+        Cached scores are kept under its fingerprint, so that another threshold scores nothing anew.
+        """
+        fields = {field.name for field in dataclasses.fields(self)}  # type: ignore[arg-type]  # they are
+        if "score_threshold" not in fields:
+            return self
+        return dataclasses.replace(self, score_threshold=None)  # type: ignore[type-var]
+
     @abstractmethod
     def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
         """Return the function that scores a batch: as many rows, the columns of :meth:`adds`.
@@ -107,6 +124,14 @@ class ScoreStage(Stage):
 
 class SelectStage(Stage):
     """Decides over rows of the table, never over pixels."""
+
+    row_local: ClassVar[bool] = False
+    """Whether a row's own columns decide. Then :meth:`passes` says it, too, and scorers that come later do not
+    look at what is dropped."""
+
+    def passes(self, columns: pa.Table) -> NDArray[np.bool_]:
+        """Return for each row whether it stays; for row-local stages only."""
+        raise NotImplementedError
 
     @abstractmethod
     def decide(self, rows: Rows) -> Verdicts:

@@ -9,54 +9,46 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import filecmp
 import functools
 import hashlib
-import itertools
-import json
-import re
-import secrets
-import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
-from pixsieve import recipe
-from pixsieve.engine import work
+from pixsieve.engine import output, work
 from pixsieve.engine.claim import claim
 from pixsieve.engine.drive import Stop, drive
 from pixsieve.engine.inline import InlineExecutor
-from pixsieve.engine.ledger import Result, Workspace
+from pixsieve.engine.ledger import Result
 from pixsieve.engine.local import LocalExecutor
 from pixsieve.engine.progress import Progress, Quiet
 from pixsieve.engine.result import Counts, RunResult, StepTiming
 from pixsieve.engine.units import Unit
 from pixsieve.errors import (
     FailureBudgetError,
-    OutputConflictError,
     PlanError,
     RunError,
     SourceNotFoundError,
     UsageError,
 )
 from pixsieve.export import dataset
-from pixsieve.export.plan import HASH_DIGITS, shard_stem
-from pixsieve.export.shard import FileRecord, WrittenShard
-from pixsieve.fingerprint import canonical, fingerprint
+from pixsieve.export.plan import shard_stem
+from pixsieve.export.shard import FileRecord
+from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Problem, Status
 from pixsieve.select.base import Part, failed_rows, sample_schema
 from pixsieve.sources import find_shards
+from pixsieve.stage import ScoreStage
 from pixsieve.storage import LocalStorage, tables
-from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from pixsieve.engine.ledger import Workspace
     from pixsieve.engine.units import Context, Done, Executor, Session
+    from pixsieve.export.shard import WrittenShard
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.pipeline import Pass, Plan
     from pixsieve.sources.base import SourceShard
@@ -64,12 +56,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound=Result)
 
-CONTROL = ".pixsieve"
-"""Hidden folder in the output: the claim, what an unfinished run may have written, and the workspace."""
-INTENT = "intent.json"
 MAX_FAILED = 0.1
 
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 _EXAMPLES = 3
 
 
@@ -94,7 +82,9 @@ class RunOptions:
             raise UsageError(msg)
 
 
-def run(plan: Plan, executor: Executor | None = None, options: RunOptions | None = None) -> RunResult:
+def run(
+    plan: Plan, executor: Executor | None = None, options: RunOptions | None = None
+) -> RunResult:
     """Run a plan to the end, or go on where an earlier run of it stopped.
 
     Args:
@@ -113,11 +103,20 @@ def run(plan: Plan, executor: Executor | None = None, options: RunOptions | None
     _check_importable(plan.stages, executor)
     paths = plan.reader.path_or_paths or ""
     root, shards = find_shards(paths, LocalStorage(), plan.reader.index_options)
-    _check_apart(plan)
-    control, workspace = folders(plan, options.workspace)
+    output.check_apart(plan)
+    control, workspace = output.folders(plan, options.workspace)
+    identities = {
+        (step.label, step.derived): _identity(step.stage)
+        for each in plan.passes
+        for step in each.steps
+    }
+    neutral = plan.without_places(root)
+    recipe = output.Recipe(
+        plan=neutral, sha256=fingerprint(neutral, plan.reader.version, list(identities.values()))
+    )
     stop = Stop()
-    with _prepared(control, workspace), claim(control), stop.listening():
-        _clean_temporary(plan, workspace, control)
+    with output.prepared(control, workspace), claim(control), stop.listening():
+        output.clean_temporary(plan, workspace, control)
         try:
             with executor.open() as session:
                 job = _Job(
@@ -128,11 +127,12 @@ def run(plan: Plan, executor: Executor | None = None, options: RunOptions | None
                     stop=stop,
                     site=work.Site(root=root, workspace=workspace),
                     control=control,
-                    neutral=plan.without_places(root),
+                    recipe=recipe,
+                    identities=identities,
                 )
                 return _run(job, shards)
         finally:
-            _clean_temporary(plan, workspace, control)
+            output.clean_temporary(plan, workspace, control)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -146,7 +146,8 @@ class _Job:
     stop: Stop
     site: work.Site
     control: Path
-    neutral: Plan
+    recipe: output.Recipe
+    identities: Mapping[tuple[str, bool], str]
     timings: list[StepTiming] = field(default_factory=list)
     decoded: int = 0
     problems: Counter[str] = field(default_factory=Counter)
@@ -154,16 +155,6 @@ class _Job:
     @property
     def ledger(self) -> Workspace:
         return self.site.workspace
-
-    @property
-    def recipe_sha256(self) -> str:
-        return fingerprint(self.neutral, [type(stage).version for stage in self.plan.stages])
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """The recipe as it stands in the manifest."""
-        stages = [canonical(stage) for stage in self.neutral.stages]
-        return {"name": self.plan.name, "seed": self.plan.seed, "stages": stages}
 
     @contextlib.contextmanager
     def step(self, name: str, total: int | None, unit: str) -> Iterator[_Step]:
@@ -177,7 +168,9 @@ class _Job:
             StepTiming(
                 step=name,
                 wall=time.perf_counter() - wall - sum(w for w, _ in step.apart.values()),
-                cpu=own + (0.0 if self.session.in_process else step.cpu) - sum(c for _, c in step.apart.values()),
+                cpu=own
+                + (0.0 if self.session.in_process else step.cpu)
+                - sum(c for _, c in step.apart.values()),
             )
         )
         self.timings.extend(StepTiming(step=k, wall=w, cpu=c) for k, (w, c) in step.apart.items())
@@ -200,19 +193,29 @@ class _Step:
     facts: dict[str, object] = field(default_factory=dict)
 
 
+def _identity(stage: Stage) -> str:
+    """Return the fingerprint of what a stage does, whatever machine it runs on."""
+    if isinstance(stage, ScoreStage):
+        scoring = stage.without_selection().without_places()
+        return fingerprint(scoring, type(stage).version, stage.digests())
+    return fingerprint(stage, type(stage).version)
+
+
 def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     writer = job.plan.writer
-    manifest = _check_output(job) if writer else None
+    manifest = (
+        output.check_output(Path(writer.output_dir), job.control, job.recipe) if writer else None
+    )
     indexed = _index(job, shards)
     selected: work.Selected | None = None
     parts: tuple[Part, ...] = ()
     scorers: list[Stage] = []
-    for number, each in enumerate(job.plan.passes):
-        parts = _measure(job, indexed, each, parts)
-        if not number:
+    for each in job.plan.passes:
+        parts = _measure(job, indexed, each, parts, selected)
+        if selected is None:
             _check_budget(job, indexed, parts)
         scorers.extend(each.scorers)
-        selected = _select(job, parts, number, scorers, selected)
+        selected = _select(job, parts, each, scorers, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
     result = functools.partial(
         RunResult,
@@ -229,8 +232,8 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     if not selected.kept:
         raise RunError(_says_empty(selected))
     planned = _plan(job, parts, selected)
-    name_hash = _name_hash(job, planned, manifest)
-    _take_over(job, planned, name_hash, manifest)
+    name_hash = output.name_hash(writer, planned, job.control, manifest)
+    output.take_over(writer, planned, name_hash, job.control, manifest)
     exported = _export(job, planned, name_hash, manifest)
     shards_done = tuple(done.shard for done in exported)
     wrote = _commit(job, parts, selected, planned, name_hash, shards_done)
@@ -270,78 +273,161 @@ def _index(job: _Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
             job.progress.advance(1)
         rows = sum(each.rows for each in found.values())
         ignored = sum(each.ignored for each in found.values())
-        step.facts = {"samples": rows, "sources": len(found)} | ({"files ignored": ignored} if ignored else {})
+        step.facts = {"samples": rows, "sources": len(found)}
+        if ignored:
+            step.facts["ignored members"] = ignored
     if not rows:
-        msg = (
-            f"{job.plan.reader.path_or_paths!r}: no samples were found; expected images or tars with images"
-        )
+        msg = f"{job.plan.reader.path_or_paths!r}: no samples were found; expected images or tars with images"
         raise SourceNotFoundError(msg)
     return [found[number] for number in sorted(found)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PartKeys:
+    """A part of a source, and the fingerprints of what is to be computed of it.
+
+    ``covers`` say of each scorer that it was run on all rows that the filters before it leave.
+    """
+
+    source: work.Indexed
+    start: int
+    stop: int
+    inspection: str
+    scores: tuple[str, ...]
+    covers: tuple[str, ...]
+
+
 def _measure(
-    job: _Job, indexed: Sequence[work.Indexed], each: Pass, before: Sequence[Part]
+    job: _Job,
+    indexed: Sequence[work.Indexed],
+    each: Pass,
+    before: Sequence[Part],
+    earlier: work.Selected | None,
 ) -> tuple[Part, ...]:
-    """Compute the column families of a pass that are not there yet; return the parts with all of them."""
-    ranges = [(source, start, stop) for source in indexed for start, stop in source.parts]
-    options = job.plan.inspect_options
-    inspecting = not before
-    done: dict[str, work.Family] = {}
-    wanted: list[tuple[str, ...]] = []
-    total = sum(stop - start for _, start, stop in ranges)
-    name = "inspect" if inspecting and not each.scorers else "score"
+    """Compute what is missing of a pass's column families; return the parts with all of them."""
+    keys = list(_part_keys(job, indexed, each, earlier))
+    families: dict[str, work.Family] = {}
+    running: dict[str, int] = {}
+    total = sum(part.stop - part.start for part in keys)
+    name = "score" if each.scorers else "inspect"
     with job.step(name, total, "samples") as step:
-        for source, start, stop in ranges:
-            place = (source.table.sha256, start, stop)
-            inspection = fingerprint("inspect", place, options)
-            scores = [fingerprint("score", place, options, stage, type(stage).version) for stage in each.scorers]
-            wanted.append((inspection, *scores))
 
         def units() -> Iterator[Unit]:
-            for number, ((source, start, stop), keys) in enumerate(zip(ranges, wanted, strict=True)):
-                kinds = dict(zip(keys, (None, *each.scorers), strict=True))
-                for key in keys:
-                    if (family := job.ledger.done(key, work.Family)) is not None:
-                        done[key] = family
-                missing = {key: stage for key, stage in kinds.items() if key not in done}
-                if not missing:
-                    job.progress.advance(stop - start)
+            for number, part in enumerate(keys):
+                if _known(job, part, families):
+                    job.progress.advance(part.stop - part.start)
                     continue
-                known = done.get(keys[0])
-                part = Part(
-                    source=source.source, index=job.ledger.resolve(source.table.path), start=start,
-                    stop=stop, families=(),
-                )  # fmt: skip
-                bound = functools.partial(
-                    work.measure, part, job.ledger.resolve(known.table.path) if known else None, missing,
-                    options, job.site,
-                )  # fmt: skip
-                yield Unit(name=f"{name} {source.source or 'files'} part {number}", work=bound)
+                unit = f"{name} {part.source.source or 'files'} part {number}"
+                running[unit] = number
+                scores = before[number].families[1:] if before else ()
+                yield Unit(
+                    name=unit, work=_measuring(job, part, number, each, scores, earlier, families)
+                )
 
-        for outcome in job.drive(units(), step):
-            for key, family in outcome.value.families.items():
+        for done in job.drive(units(), step):
+            part = keys[running.pop(done.unit.name)]
+            for key, family in done.value.families.items():
                 job.ledger.commit(key, family)
-                done[key] = family
-            job.decoded += outcome.value.decoded
-            job.progress.advance(next(iter(outcome.value.families.values())).rows)
-        step.facts = {"samples": total}
-    if inspecting:
-        for keys in wanted:
-            job.problems.update(done[keys[0]].problems)
-    earlier = [part.families[1:] for part in before] or [()] * len(ranges)
+                families[key] = family
+            for cover, key in zip(part.covers, part.scores, strict=True):
+                job.ledger.commit(cover, families[key])
+            job.decoded += done.value.decoded
+            job.progress.advance(part.stop - part.start)
+        step.facts = {"samples": total, "decoded": job.decoded}
+    if not before:
+        for part in keys:
+            job.problems.update(families[part.inspection].problems)
     return tuple(
         Part(
-            source=source.source,
-            index=job.ledger.resolve(source.table.path),
-            start=start,
-            stop=stop,
+            source=part.source.source,
+            index=job.ledger.resolve(part.source.table.path),
+            start=part.start,
+            stop=part.stop,
             families=(
-                job.ledger.resolve(done[keys[0]].table.path),
-                *families,
-                *(job.ledger.resolve(done[key].table.path) for key in keys[1:]),
+                job.ledger.resolve(families[part.inspection].table.path),
+                *(before[number].families[1:] if before else ()),
+                *(job.ledger.resolve(families[key].table.path) for key in part.scores),
             ),
         )
-        for (source, start, stop), keys, families in zip(ranges, wanted, earlier, strict=True)
+        for number, part in enumerate(keys)
+    )
+
+
+def _part_keys(
+    job: _Job, indexed: Sequence[work.Indexed], each: Pass, earlier: work.Selected | None
+) -> Iterator[_PartKeys]:
+    """Cut the sources into parts, and fingerprint the work on each."""
+    options = job.plan.inspect_options
+    for source in indexed:
+        for start, stop in source.parts:
+            place = (source.table.sha256, start, stop)
+            inspection = fingerprint("inspect", place, options)
+            scores: list[str] = []
+            covers: list[str] = []
+            gates: list[str] = []
+            for step in each.steps:
+                if isinstance(step.stage, ScoreStage):
+                    bounds = (options.first_frame, options.limits)
+                    scores.append(
+                        fingerprint(
+                            "score", place, bounds, job.identities[step.label, step.derived]
+                        )
+                    )
+                    kept = earlier.table.sha256 if earlier else None
+                    covers.append(fingerprint("cover", scores[-1], inspection, gates, kept))
+                elif step.stage.row_local:
+                    gates.append(job.identities[step.label, step.derived])
+            yield _PartKeys(
+                source=source, start=start, stop=stop, inspection=inspection, scores=tuple(scores),
+                covers=tuple(covers),
+            )  # fmt: skip
+
+
+def _known(job: _Job, part: _PartKeys, families: dict[str, work.Family]) -> bool:
+    """Take from the ledger what there is of a part; return whether that is all."""
+    for key in (part.inspection, *part.scores):
+        if (family := job.ledger.done(key, work.Family)) is not None:
+            families[key] = family
+    covered = (job.ledger.done(cover, work.Family) for cover in part.covers)
+    return part.inspection in families and all(
+        family is not None and family == families.get(key)
+        for family, key in zip(covered, part.scores, strict=True)
+    )
+
+
+def _measuring(
+    job: _Job,
+    part: _PartKeys,
+    number: int,
+    each: Pass,
+    scores: tuple[str, ...],
+    earlier: work.Selected | None,
+    families: Mapping[str, work.Family],
+) -> Callable[[Context], work.Measured]:
+    """Return the work that computes what is missing of a part."""
+    fingerprints = iter(part.scores)
+    steps: list[work.ScoreWork | SelectStage] = []
+    for step in each.steps:
+        if isinstance(step.stage, ScoreStage):
+            key = next(fingerprints)
+            known = families.get(key)
+            table = known.table if known else None
+            steps.append(work.ScoreWork(fingerprint=key, stage=step.stage, known=table))
+        elif step.stage.row_local:
+            steps.append(step.stage)
+    inspected = families.get(part.inspection)
+    rows = Part(
+        source=part.source.source, index=job.ledger.resolve(part.source.table.path), start=part.start,
+        stop=part.stop, families=scores,
+    )  # fmt: skip
+    return functools.partial(
+        work.measure,
+        rows,
+        (part.inspection, inspected.table if inspected else None),
+        steps if each.scorers else [],
+        job.plan.inspect_options,
+        (job.ledger.resolve(earlier.table.path), number) if earlier else None,
+        job.site,
     )
 
 
@@ -356,7 +442,9 @@ def _check_budget(job: _Job, indexed: Sequence[work.Indexed], parts: Sequence[Pa
         return
     listed = "; ".join(
         f"{number} {problem} (such as {_example(parts, problem)})"
-        for problem, number in sorted(failed.items(), key=lambda item: (-item[1], item[0]))[:_EXAMPLES]
+        for problem, number in sorted(failed.items(), key=lambda item: (-item[1], item[0]))[
+            :_EXAMPLES
+        ]
     )
     msg = (
         f"{count} of {images} images failed, at most {job.options.max_failed:.0%} may: {listed}. "
@@ -378,12 +466,12 @@ def _example(parts: Sequence[Part], problem: str) -> str:
 def _select(
     job: _Job,
     parts: tuple[Part, ...],
-    number: int,
+    each: Pass,
     scorers: Sequence[Stage],
     earlier: work.Selected | None,
 ) -> work.Selected:
     """Apply a pass's selection stages, as one unit."""
-    stages = _labelled(job.plan)[number]
+    stages = each.selectors
     columns = sample_schema([stage.adds() for stage in (job.plan.reader, *scorers)])
     key = fingerprint(
         "select",
@@ -394,7 +482,9 @@ def _select(
     )
     with job.step("select", None, "stages") as step:
         before = job.ledger.resolve(earlier.table.path) if earlier else None
-        bound = functools.partial(work.select, parts, columns, stages, job.plan.seed, before, job.site, key)
+        bound = functools.partial(
+            work.select, parts, columns, stages, job.plan.seed, before, job.site, key
+        )
         selected = _single(job, step, "select", key, work.Selected, bound)
         step.facts = {"kept": selected.kept, "not kept": selected.indexed - selected.kept}
     return selected
@@ -416,7 +506,9 @@ def _single(
 def _plan(job: _Job, parts: tuple[Part, ...], selected: work.Selected) -> work.Planned:
     """Write the plan tables of the export, as one unit."""
     writer, added = _writer(job), job.plan.added
-    key = fingerprint("plan", selected.table.sha256, _key(parts), job.neutral.writer, str(added))
+    key = fingerprint(
+        "plan", selected.table.sha256, _key(parts), job.recipe.plan.writer, str(added)
+    )
     with job.step("plan", None, "shards") as step:
         selection = job.ledger.resolve(selected.table.path)
         bound = functools.partial(work.plan, parts, selection, writer, added, job.site, key)
@@ -430,7 +522,7 @@ def _export(
 ) -> list[work.Exported]:
     """Write every shard that does not stand in the output yet, whole."""
     writer = _writer(job)
-    known = _known_shards(manifest)
+    known = output.known_shards(manifest)
     found: dict[str, work.Exported] = {}
     stems = [shard_stem(writer, name_hash, shard.split, shard.index) for shard in planned.shards]
     total = sum(shard.samples for shard in planned.shards)
@@ -478,7 +570,7 @@ def _commit(
     shards: Sequence[WrittenShard],
 ) -> bool:
     """Write what describes the dataset as a whole, the manifest last; return whether anything was written."""
-    output = Path(_writer(job).output_dir)
+    folder = Path(_writer(job).output_dir)
     with job.step("commit", None, "files") as step:
         key = fingerprint("account", selected.table.sha256, _key(parts))
         selection = job.ledger.resolve(selected.table.path)
@@ -490,19 +582,21 @@ def _commit(
                 f"{selected.indexed - selected.kept} were expected; this is an error in pixsieve"
             )
             raise AssertionError(msg)
-        text = recipe.dumps(job.plan.name, job.plan.seed, job.neutral.stages).encode()
-        wrote = _place(output / dataset.DROPPED, Path(job.ledger.resolve(account.table.path)))
-        wrote |= _put(output / dataset.RECIPE, text)
+        text = job.recipe.to_yaml().encode()
+        wrote = output.place(folder / dataset.DROPPED, Path(job.ledger.resolve(account.table.path)))
+        wrote |= output.put(folder / dataset.RECIPE, text)
         files = [file for shard in shards for file in (shard.tar, shard.sidecar)]
-        files.append(FileRecord(name=dataset.DROPPED, size=account.table.size, sha256=account.table.sha256))
+        files.append(
+            FileRecord(name=dataset.DROPPED, size=account.table.size, sha256=account.table.sha256)
+        )
         digest = hashlib.sha256(text).hexdigest()
         files.append(FileRecord(name=dataset.RECIPE, size=len(text), sha256=digest))
         manifest = dataset.Manifest(
             name=job.plan.name,
             hash=name_hash,
             seed=job.plan.seed,
-            recipe=job.recipe,
-            recipe_sha256=job.recipe_sha256,
+            recipe=job.recipe.to_dict(),
+            recipe_sha256=job.recipe.sha256,
             plan_sha256=planned.digest,
             counts=dataclasses.asdict(_counts(selected)),
             reasons=[dataclasses.asdict(reason) for reason in selected.reasons],
@@ -517,107 +611,12 @@ def _commit(
             files=sorted(files, key=lambda file: file.name),
             versions=dataset.versions(),
         )  # fmt: skip
-        standing = dataset.read_manifest(output)
+        standing = dataset.read_manifest(folder)
         if standing is None or wrote or not manifest.says_the_same_as(standing):
-            wrote |= _put(output / dataset.MANIFEST, manifest.to_bytes())
-        (job.control / INTENT).unlink(missing_ok=True)
+            wrote |= output.put(folder / dataset.MANIFEST, manifest.to_bytes())
+        (job.control / output.INTENT).unlink(missing_ok=True)
         step.facts = {"files": len(files) + 1}
     return wrote
-
-
-def _put(path: Path, data: bytes) -> bool:
-    """Write a small file, unless it has these bytes; return whether it was written."""
-    try:
-        if path.read_bytes() == data:
-            return False
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise storage_error("cannot read", path, error) from error
-    with LocalStorage().create(str(path)) as sink:
-        sink.write(data)
-    return True
-
-
-def _place(path: Path, made: Path) -> bool:
-    """Copy a table from the workspace into the output, unless it stands there; return whether it was copied."""
-    if path.exists() and filecmp.cmp(path, made, shallow=False):
-        return False
-    with LocalStorage().create(str(path)) as sink, made.open("rb") as source:
-        shutil.copyfileobj(source, sink, 1024 * 1024)  # type: ignore[misc]
-    return True
-
-
-def folders(plan: Plan, workspace: str | None) -> tuple[Path, Workspace]:
-    """Return the control folder and the workspace of a plan.
-
-    Raises:
-        UsageError: the plan writes nothing, and no workspace is named.
-    """
-    if plan.writer is None and workspace is None:
-        msg = "a pipeline without a writer needs a workspace for its scores; name one"
-        raise UsageError(msg)
-    if plan.writer is None:
-        control = Path(workspace or "").resolve()
-    else:
-        control = Path(plan.writer.output_dir).resolve() / CONTROL
-    return control, Workspace(Path(workspace).resolve() if workspace else control)
-
-
-def clean(output_dir: str, workspace: str | None = None) -> tuple[str, ...]:
-    """Remove the working state of a dataset, never the dataset.
-
-    Args:
-        output_dir: The dataset's folder.
-        workspace: A workspace of the user's choice; its tables, plans, records and unpacked archives go too.
-
-    Returns:
-        The folders that were removed.
-
-    Raises:
-        BusyError: a run works on the output.
-    """
-    control = Path(output_dir).resolve() / CONTROL
-    removed = []
-    if control.is_dir():
-        with claim(control):
-            pass
-        shutil.rmtree(control)
-        removed.append(str(control))
-    if workspace is not None:
-        for name in Workspace.FOLDERS:
-            folder = Path(workspace).resolve() / name
-            if folder.is_dir():
-                shutil.rmtree(folder)
-                removed.append(str(folder))
-    return tuple(removed)
-
-
-@contextlib.contextmanager
-def _prepared(control: Path, workspace: Workspace) -> Iterator[None]:
-    """Make the folders; what was made in vain is removed again."""
-    try:
-        control.mkdir(parents=True, exist_ok=True)
-        workspace.prepare()
-    except OSError as error:
-        raise storage_error("cannot make", error.filename or control, error) from error
-    yield
-
-
-def _check_apart(plan: Plan) -> None:
-    """Refuse an output inside its own source: the next run would read what this one wrote."""
-    if plan.writer is None:
-        return
-    output = Path(plan.writer.output_dir).resolve()
-    named = plan.reader.path_or_paths or ""
-    for path in [named] if isinstance(named, str) else named:
-        source = Path(path).resolve()
-        if source.is_dir() and (output == source or source in output.parents):
-            msg = (
-                f"the output {output} lies inside the source {source}, so the next run would read it; "
-                "choose a folder beside it"
-            )
-            raise UsageError(msg)
 
 
 def _check_importable(stages: Sequence[Stage], executor: Executor) -> None:
@@ -630,149 +629,6 @@ def _check_importable(stages: Sequence[Stage], executor: Executor) -> None:
                 "it; move it into a module, or run with InlineExecutor()"
             )
             raise PlanError(msg)
-
-
-def _check_output(job: _Job) -> dict[str, Any] | None:
-    """Return the manifest that stands in the output, if it is of this very recipe.
-
-    Raises:
-        OutputConflictError: the folder holds another recipe's dataset, or tars of unknown origin.
-    """
-    output = Path(_writer(job).output_dir)
-    manifest = dataset.read_manifest(output)
-    if manifest is None:
-        ours = _intended(job.control)
-        foreign = sorted(
-            path.name for path in output.glob("*.tar") if not (ours and ours.fullmatch(path.name))
-        )
-        if foreign:
-            msg = (
-                f"{output} holds {len(foreign)} tars that pixsieve did not write, such as {foreign[0]}; "
-                "choose an empty folder"
-            )
-            raise OutputConflictError(msg)
-        return None
-    if manifest.get("recipe_sha256") != job.recipe_sha256:
-        msg = (
-            f"{output} holds the dataset of another recipe ({_difference(manifest, job.recipe)}); "
-            "choose another output folder, or delete this one"
-        )
-        raise OutputConflictError(msg)
-    return manifest
-
-
-def _difference(manifest: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    """Say in a few words in what two recipes differ."""
-    theirs = manifest.get("recipe") or {}
-    for name in ("name", "seed"):
-        if theirs.get(name) != mine[name]:
-            return f"{name} {theirs.get(name)!r} there, {mine[name]!r} here"
-    for there, here in itertools.zip_longest(theirs.get("stages", []), mine["stages"]):
-        if there != here:
-            return f"{json.dumps(there)} there, {json.dumps(here)} here"
-    return f"written by pixsieve {manifest.get('versions', {}).get('pixsieve')}"
-
-
-def _name_hash(job: _Job, planned: work.Planned, manifest: Mapping[str, Any] | None) -> str:
-    """Return the part of file names that all shards of this export have in common."""
-    if _writer(job).deterministic_name:
-        return planned.digest[:HASH_DIGITS]
-    if manifest is not None:
-        return str(manifest["hash"])
-    return _read_intent(job.control).get("random") or secrets.token_hex(HASH_DIGITS // 2)
-
-
-def _take_over(
-    job: _Job, planned: work.Planned, name_hash: str, manifest: Mapping[str, Any] | None
-) -> None:
-    """Note which files this run may write, and remove those of an unfinished run that it will not finish.
-
-    Raises:
-        OutputConflictError: the folder holds a finished dataset of other inputs.
-    """
-    writer = _writer(job)
-    output = Path(writer.output_dir)
-    if manifest is not None and manifest.get("plan_sha256") != planned.digest:
-        msg = (
-            f"{output} holds the dataset that this recipe made of other inputs; they have changed since. "
-            "Choose another output folder, or delete this one"
-        )
-        raise OutputConflictError(msg)
-    names = {
-        f"{shard_stem(writer, name_hash, shard.split, shard.index)}.{kind}"
-        for shard in planned.shards
-        for kind in ("tar", "parquet")
-    }
-    before = _intended(job.control)
-    if manifest is None:
-        for path in sorted(output.iterdir()):
-            ours = before is not None and before.fullmatch(path.name) is not None
-            if path.name in names and not ours:
-                msg = f"{path} is in the way, and pixsieve did not write it; choose another output folder"
-                raise OutputConflictError(msg)
-            if ours and path.name not in names:
-                path.unlink()
-    intent = {"prefix": writer.prefix, "hash": name_hash}
-    if not writer.deterministic_name:
-        intent["random"] = name_hash
-    _put(job.control / INTENT, json.dumps(intent).encode())
-
-
-def _read_intent(control: Path) -> dict[str, str]:
-    try:
-        return msgspec.json.decode((control / INTENT).read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.MsgspecError):
-        return {}
-
-
-def _intended(control: Path) -> re.Pattern[str] | None:
-    """Return what names the files have that an unfinished run may have written."""
-    intent = _read_intent(control)
-    if "hash" not in intent:
-        return None
-    stem = f"{re.escape(intent['prefix'])}(-[A-Za-z0-9_]+)?-{re.escape(intent['hash'])}-[0-9]{{6,}}"
-    return re.compile(rf"{stem}\.(tar|parquet)|dropped\.parquet|recipe\.yaml")
-
-
-def _clean_temporary(plan: Plan, workspace: Workspace, control: Path) -> None:
-    """Remove what killed writers left behind: only files of the form that pixsieve's own have."""
-    places = [control]
-    if workspace.root == control:
-        places += [control / name for name in Workspace.FOLDERS]
-    if plan.writer:
-        places.append(Path(plan.writer.output_dir))
-    for place in places:
-        for path in place.glob(".*.tmp"):
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
-
-
-def _known_shards(manifest: Mapping[str, Any] | None) -> dict[str, WrittenShard]:
-    """Return the shards of a finished dataset, by stem, so that a lost ledger costs a check only."""
-    if manifest is None:
-        return {}
-    files = {entry["name"]: FileRecord(**entry) for entry in manifest["files"]}
-    return {
-        shard["tar"].removesuffix(".tar"): WrittenShard(
-            tar=files[shard["tar"]], sidecar=files[shard["sidecar"]], samples=shard["samples"], encoded=0
-        )
-        for shard in manifest["shards"]
-    }
-
-
-def _labelled(plan: Plan) -> list[list[tuple[str, SelectStage]]]:
-    """Return each pass's selection stages with a label that no other stage of the plan has."""
-    names = [type(stage).__name__ for each in plan.passes for stage in each.selectors]
-    seen: Counter[str] = Counter()
-    labelled: list[list[tuple[str, SelectStage]]] = []
-    for each in plan.passes:
-        labelled.append([])
-        for stage in each.selectors:
-            name = type(stage).__name__
-            seen[name] += 1
-            label = f"{name} {seen[name]}" if names.count(name) > 1 else name
-            labelled[-1].append((label, stage))
-    return labelled
 
 
 def _counts(selected: work.Selected) -> Counts:

@@ -6,7 +6,7 @@ Each writes its tables into the workspace, whole or not at all, and returns a sm
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,20 +19,23 @@ from pixsieve.engine.result import ReasonCount
 from pixsieve.export import shard as shard_module
 from pixsieve.export.plan import plan_export
 from pixsieve.export.shard import FileRecord, WrittenShard
-from pixsieve.scorers.measure import measure_part
+from pixsieve.fingerprint import fingerprint
+from pixsieve.scorers.measure import Scorer, measure_part
 from pixsieve.select.base import Part, read_parts
 from pixsieve.select.decide import decide
 from pixsieve.sources import SourceFiles, index_shard
 from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from pixsieve.engine.units import Context
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.scorers.inspection import InspectOptions
     from pixsieve.sources.base import IndexOptions, SourceShard
-    from pixsieve.stage import ScoreStage, SelectStage
+    from pixsieve.stage import ImageBatch, ScoreStage, SelectStage
 
 PART_ROWS = 1000
 PART_BYTES = 32 * 1024 * 1024
@@ -78,7 +81,7 @@ class Family:
 
     table: TableRecord
     rows: int
-    problems: dict[str, int]
+    problems: dict[str, int] = field(default_factory=dict)
 
     @property
     def tables(self) -> tuple[TableRecord, ...]:
@@ -165,7 +168,7 @@ class Accounted:
 
 
 def index(
-    shard: SourceShard, options: IndexOptions, site: Site, fingerprint: str, context: Context
+    shard: SourceShard, options: IndexOptions, site: Site, key: str, context: Context
 ) -> Indexed:
     """Locate the samples of a source shard."""
     del context
@@ -174,7 +177,7 @@ def index(
     images = int(found.table["image_name"].is_valid().to_numpy().sum())
     return Indexed(
         source=shard.id if shard.kind == "tar" else "",
-        table=_keep(site.workspace, fingerprint, found.table),
+        table=_keep(site.workspace, key, found.table),
         rows=len(found.table),
         parts=_parts(found.table),
         images=images,
@@ -184,37 +187,82 @@ def index(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreWork:
+    """A scorer's work on a part: under which fingerprint, and the table that there is already."""
+
+    fingerprint: str
+    stage: ScoreStage
+    known: TableRecord | None
+
+
 def measure(
     part: Part,
-    inspection: str | None,
-    missing: dict[str, ScoreStage | None],
+    inspection: tuple[str, TableRecord | None],
+    steps: Sequence[ScoreWork | SelectStage],
     options: InspectOptions,
+    kept: tuple[str, int] | None,
     site: Site,
     context: Context,
 ) -> Measured:
-    """Compute the families that are missing: fingerprint to scorer, ``None`` for the inspection itself."""
+    """Compute what is missing of a part's column families.
+
+    Args:
+        part: The rows, with the score tables of earlier passes.
+        inspection: Its fingerprint, and the record of its table if there is one.
+        steps: Scorers, and the row-local selection between them.
+        options: How to inspect.
+        kept: The selection table of the pass before, and the part's number in it.
+        site: Where to read and to write.
+        context: Of the worker.
+    """
+    workspace = site.workspace
     table = tables.read_table(part.index).slice(part.start, part.rows).combine_chunks()
-    known = None if inspection is None else tables.read_table(inspection)
-    scorers = []
-    for fingerprint, stage in missing.items():
-        if stage is not None:
-            loaded = context.cache.setdefault(stage, None) or stage.load()
-            context.cache[stage] = loaded
-            scorers.append((fingerprint, stage, loaded))
-    with site.files() as files:
-        found = measure_part(
-            table, known, [(stage, score) for _, stage, score in scorers], options, files, context.guard
+    key, record = inspection
+    known = None if record is None else tables.read_table(workspace.resolve(record.path))
+    loaded = [
+        Scorer(
+            stage=step.stage,
+            score=_loaded(step.stage, context),
+            known=None
+            if step.known is None
+            else tables.read_table(workspace.resolve(step.known.path)),
         )
-        files.check_unchanged()
-    results = {fingerprint: scores for (fingerprint, *_), scores in zip(scorers, found.scores, strict=True)}
-    results |= {fingerprint: found.inspection for fingerprint, stage in missing.items() if stage is None}
+        if isinstance(step, ScoreWork)
+        else step
+        for step in steps
+    ]
+    earlier = [tables.read_table(path) for path in part.families]
+    wanted = None if kept is None else _kept_rows(*kept)
+    with site.files() as files:
+        found = measure_part(table, known, loaded, options, files, context.guard, earlier, wanted)
     families = {}
-    for fingerprint, columns in results.items():
-        problems = _count(columns["problem"]) if missing[fingerprint] is None else {}
-        families[fingerprint] = Family(
-            table=_keep(site.workspace, fingerprint, columns), rows=len(columns), problems=problems
+    if record is None:
+        families[key] = Family(
+            table=_keep(workspace, key, found.inspection),
+            rows=part.rows,
+            problems=_count(found.inspection["problem"]),
+        )
+    scorers = [step for step in steps if isinstance(step, ScoreWork)]
+    for step, scores in zip(scorers, found.scores, strict=True):
+        families[step.fingerprint] = Family(
+            table=_keep(workspace, step.fingerprint, scores), rows=part.rows
         )
     return Measured(families=families, decoded=found.decoded)
+
+
+def _loaded(stage: ScoreStage, context: Context) -> Callable[[ImageBatch], pa.RecordBatch]:
+    key = fingerprint(stage)
+    if key not in context.cache:
+        context.cache[key] = stage.load()
+    loaded: Callable[[ImageBatch], pa.RecordBatch] = context.cache[key]
+    return loaded
+
+
+def _kept_rows(selection: str, part: int) -> NDArray[np.bool_]:
+    """Return which of a part's rows are kept; a selection table has a row group for each part."""
+    rank = tables.read_row_group(selection, part, ["rank"])["rank"]
+    return np.asarray(rank.is_valid().to_numpy(), np.bool_)
 
 
 def select(
@@ -224,12 +272,12 @@ def select(
     seed: int,
     earlier: str | None,
     site: Site,
-    fingerprint: str,
+    key: str,
     context: Context,
 ) -> Selected:
     """Apply a pass's selection stages."""
     del context
-    path = site.workspace.table_path(fingerprint)
+    path = site.workspace.table_path(key)
     found = decide(parts, columns, stages, seed, earlier, site.workspace.resolve(path))
     place = {label: number for number, (label, _) in enumerate(stages)}
     ordered = sorted(found.reasons.items(), key=lambda item: (place.get(item[0][0], -1), item[0]))
@@ -250,7 +298,7 @@ def plan(
     writer: ImageWriterStage,
     added: pa.Schema,
     site: Site,
-    fingerprint: str,
+    key: str,
     context: Context,
 ) -> Planned:
     """Write the plan tables of an export."""
@@ -258,14 +306,14 @@ def plan(
     rank = tables.read_table(selection, ["rank"])["rank"].fill_null(-1).to_numpy()
     kept = np.flatnonzero(rank >= 0)
     order = kept[np.argsort(rank[kept], kind="stable")]
-    folder = Path(site.workspace.resolve(f"plans/{fingerprint}"))
+    folder = Path(site.workspace.resolve(f"plans/{key}"))
     found = plan_export(parts, order, writer, added, folder)
     shards = tuple(
         ShardPlan(
             split=shard.split,
             index=shard.index,
             samples=shard.samples,
-            table=_recorded(site.workspace, f"plans/{fingerprint}/{shard.table.name}"),
+            table=_recorded(site.workspace, f"plans/{key}/{shard.table.name}"),
             digest=shard.digest,
         )
         for shard in found.shards
@@ -301,11 +349,11 @@ def export(
 
 
 def account(
-    parts: Sequence[Part], selection: str, site: Site, fingerprint: str, context: Context
+    parts: Sequence[Part], selection: str, site: Site, key: str, context: Context
 ) -> Accounted:
     """Write the table of all that is not in the export, and take the inputs' digests."""
     del context
-    path = site.workspace.table_path(fingerprint)
+    path = site.workspace.table_path(key)
     chosen = tables.read_table(selection)
     digests: dict[str, tuple[int, hashlib._Hash]] = {}
     rows = first = 0
@@ -364,9 +412,9 @@ def _count(problems: pa.ChunkedArray) -> dict[str, int]:
     return {str(item["values"]): int(item["counts"]) for item in counts}
 
 
-def _keep(workspace: Workspace, fingerprint: str, table: pa.Table) -> TableRecord:
+def _keep(workspace: Workspace, key: str, table: pa.Table) -> TableRecord:
     """Write a table that fits in memory."""
-    path = workspace.table_path(fingerprint)
+    path = workspace.table_path(key)
     data = tables.table_bytes(table)
     with LocalStorage().create(workspace.resolve(path), durable=False) as sink:
         sink.write(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -34,17 +34,21 @@ class FilterStage(SelectStage):
 
     where: str
 
+    row_local: ClassVar[bool] = True
+
     def check(self, columns: pa.Schema) -> None:
         expression.check(self.where, columns)
+
+    def passes(self, columns: pa.Table) -> NDArray[np.bool_]:
+        verdicts = pc.fill_null(expression.evaluate(self.where, columns), False)  # noqa: FBT003
+        return np.asarray(verdicts.to_numpy(zero_copy_only=False), np.bool_)
 
     def decide(self, rows: Rows) -> Verdicts:
         columns = expression.check(self.where, rows.columns)
         dropped: list[NDArray[np.int64]] = []
         evidence: list[str] = []
         for batch in rows.batches(columns or ("image_id",)):
-            passes = expression.evaluate(self.where, batch.columns)
-            true = pc.fill_null(passes, False).to_numpy(zero_copy_only=False)  # noqa: FBT003
-            drop = np.flatnonzero(batch.kept & ~true)
+            drop = np.flatnonzero(batch.kept & ~self.passes(batch.columns))
             dropped.append(drop + batch.first)
             values = batch.columns.select(columns).take(pa.array(drop)).to_pylist()
             values = values if columns else [{}] * len(drop)

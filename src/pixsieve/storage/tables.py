@@ -53,6 +53,16 @@ def table_writer(
         yield writer
 
 
+def read_row_group(path: str, number: int, columns: Sequence[str]) -> pa.Table:
+    """Read the named columns of one row group; errors as :func:`read_table`."""
+    try:
+        with pa.OSFile(path) as data, pq.ParquetFile(data, pre_buffer=False) as file:
+            return file.read_row_group(number, columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        msg = f"cannot read row group {number} of the table {path}: {error}"
+        raise StorageError(msg) from error
+
+
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read a table, or the named columns of it.
 
