@@ -84,6 +84,17 @@ class Plan:
     writer: ImageWriterStage | None
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the plan without being wrong."""
+        columns = sample_schema([self.added])
+        return tuple(
+            f"{label}: {warning}"
+            for each in self.passes
+            for label, stage in each.selectors
+            for warning in stage.warnings(columns)
+        )
+
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """All stages in order."""
         steps = [step for each in self.passes for step in each.steps]
@@ -228,7 +239,7 @@ def describe(plan: Plan) -> str:
             nodes.append(_node("select", stages, "table operations, no pixels"))
     if plan.writer:
         nodes.append(_node("export", [plan.writer], "one unit per shard, then the manifest"))
-    lines = [f"{plan.name} (seed {plan.seed})"]
+    lines = [f"{plan.name} (seed {plan.seed})", *(f"! {warning}" for warning in plan.warnings)]
     for node in nodes:
         first, rest = ("└─ ", "   ") if node is nodes[-1] else ("├─ ", "│  ")
         lines += [first + node[0], *(rest + line for line in node[1:])]

@@ -129,6 +129,10 @@ class SelectStage(Stage):
     """Whether a row's own columns decide. Then :meth:`passes` says it, too, and scorers that come later do not
     look at what is dropped."""
 
+    def warnings(self, columns: pa.Schema) -> tuple[str, ...]:  # noqa: ARG002
+        """Return what is odd about the stage, given these columns, without being wrong."""
+        return ()
+
     def passes(self, columns: pa.Table) -> NDArray[np.bool_]:
         """Return for each row whether it stays; for row-local stages only."""
         raise NotImplementedError

@@ -59,6 +59,8 @@ T = TypeVar("T", bound=Result)
 MAX_FAILED = 0.1
 
 _EXAMPLES = 3
+_ODD_ROWS = 100  # of fewer samples nothing is odd
+_ODD_SHARE = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +224,11 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         workspace=job.ledger.root,
         counts=_counts(selected),
         reasons=selected.reasons,
-        notes=tuple(note for each in indexed for note in each.notes),
+        notes=(
+            *(note for each in indexed for note in each.notes),
+            *job.plan.warnings,
+            *_odd_filters(job.plan, selected),
+        ),
     )
     if writer is None:
         return result(
@@ -245,6 +251,19 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         did_nothing=not wrote and not any(done.written for done in exported),
         offers_images=not writer.remove_image_data,
     )
+
+
+def _odd_filters(plan: Plan, selected: work.Selected) -> Iterator[str]:
+    """Say of each filter that drops almost nothing, or almost everything, that it does."""
+    left = selected.indexed - sum(r.count for r in selected.reasons if r.status == Status.FAILED)
+    for label, stage in (selector for each in plan.passes for selector in each.selectors):
+        dropped = sum(r.count for r in selected.reasons if r.stage == label)
+        if stage.row_local and left >= _ODD_ROWS:
+            if dropped < _ODD_SHARE * left:
+                yield f"{label} drops {dropped} of {left} samples, almost nothing: {stage}"
+            elif left - dropped < _ODD_SHARE * left:
+                yield f"{label} drops {dropped} of {left} samples, almost everything: {stage}"
+        left -= dropped
 
 
 def _index(job: _Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:

@@ -74,6 +74,25 @@ def check(text: str, columns: pa.Schema) -> tuple[str, ...]:
     return tuple(name for name in columns.names if name in found)
 
 
+def thresholds(text: str) -> tuple[tuple[str, float], ...]:
+    """Return the columns that the expression compares with a number, and the numbers."""
+    found = []
+    for node in _nodes(_parse(text)):
+        if node.get("class") == "COMPARISON":
+            sides = (node["left"], node["right"])
+            for column, number in (sides, sides[::-1]):
+                value = _number(number)
+                if column.get("class") == "COLUMN_REF" and value is not None:
+                    found.append((str(column["column_names"][0]), value))
+    return tuple(found)
+
+
+def _number(node: dict[str, Any]) -> float | None:
+    if node.get("class") != "CONSTANT" or node["literal"]["kind"] not in ("INTEGER", "NUMERIC"):
+        return None
+    return float(node["literal"]["text"])
+
+
 def evaluate(text: str, table: pa.Table) -> pa.ChunkedArray:
     """Return for each row true, false or null."""
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pixsieve.select.base import Rows
+
+_SCALE = re.compile(r"(-?[0-9.]+) to (-?[0-9.]+)\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,18 @@ class FilterStage(SelectStage):
     def check(self, columns: pa.Schema) -> None:
         expression.check(self.where, columns)
 
+    def warnings(self, columns: pa.Schema) -> tuple[str, ...]:
+        found = []
+        for name, value in expression.thresholds(self.where):
+            index = columns.get_field_index(name)
+            scale = _scale(columns.field(index)) if index >= 0 else None
+            if scale is not None and not scale[0] <= value <= scale[1]:
+                found.append(
+                    f"{self.where!r} compares {name} with {value:g}, but its scale is "
+                    f"{scale[0]:g} to {scale[1]:g}"
+                )
+        return tuple(found)
+
     def passes(self, columns: pa.Table) -> NDArray[np.bool_]:
         verdicts = pc.fill_null(expression.evaluate(self.where, columns), False)  # noqa: FBT003
         return np.asarray(verdicts.to_numpy(zero_copy_only=False), np.bool_)
@@ -58,6 +73,13 @@ class FilterStage(SelectStage):
             reason="filter",
             evidence=pa.array(evidence, pa.string()),
         )
+
+
+def _scale(column: pa.Field) -> tuple[float, float] | None:
+    """Return the ends of the scale that a column's metadata states as ``LOW to HIGH``."""
+    text = (column.metadata or {}).get(b"scale", b"").decode()
+    found = _SCALE.match(text)
+    return (float(found[1]), float(found[2])) if found else None
 
 
 def _json(value: object) -> str:
