@@ -1,7 +1,7 @@
 """Moves bytes from source files into a tar through one small buffer.
 
-Measured: one reused buffer of 256 KiB costs least CPU; larger ones were erratic. Reads of neighbouring
-members are one system call, in which what lies between them is read into a scrap area.
+Measured: one reused buffer of 256 KiB costs least CPU; larger ones were erratic. Reads of
+neighbouring members are one system call, in which what lies between them is read into a scrap area.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class TarStream:
         return self._written + self._fill
 
     def copy(self, name: str, file: str, version: str, offset: int, size: int) -> int:
-        """Append a member with bytes from a source file; return the offset of its first data byte."""
+        """Append a member from a source file; return the offset of its first data byte."""
         first = self._begin(name, size)
         left = size
         while left:

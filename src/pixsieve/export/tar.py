@@ -1,4 +1,4 @@
-"""Tar bytes as a pure function of the members: ustar headers without time, owner or mode of a machine.
+"""Tar bytes as a pure function of the members: ustar headers without time, owner or machine.
 
 Source of the format: POSIX.1-1988, "ustar Interchange Format".
 """
@@ -33,11 +33,13 @@ def header(name: str, size: int) -> bytes:
     """
     encoded = name.encode("ascii")
     if len(encoded) > MAX_NAME or not 0 <= size <= MAX_SIZE:
-        msg = f"member {name!r} of {size} bytes does not fit a ustar header (100 bytes of name, 8 GiB)"
+        msg = f"member {name!r} of {size} bytes does not fit a ustar header (100 bytes, 8 GiB)"
         raise RunError(msg)
     length = b"%011o\0" % size
     checksum = b"%06o\0 " % (_FIXED_SUM + sum(encoded) + sum(length))
-    return b"".join((encoded.ljust(MAX_NAME, b"\0"), _MODE_OWNER, length, _TIME, checksum, _TYPE_TO_END))
+    return b"".join(
+        (encoded.ljust(MAX_NAME, b"\0"), _MODE_OWNER, length, _TIME, checksum, _TYPE_TO_END)
+    )
 
 
 def padding(size: int) -> int:

@@ -23,12 +23,13 @@ class ImageWriterStage(WriteStage):
     Args:
         output_dir: Folder of the dataset. It is made; what it holds already is never overwritten.
         images_per_tar: Samples in every tar; only the last one (of a split) may hold fewer.
-        max_bytes_per_tar: Instead of a count: as many samples as fit in so many bytes, at least one. Sizes
-            are those in the source, so a tar with re-encoded images can come out smaller or larger.
-        image_format: ``"jpeg"`` copies JPEG byte for byte and encodes all else as JPEG; ``"png"`` and
-            ``"webp"`` likewise; ``"keep"`` copies every supported format.
-        member_names: ``"id"`` names members by ``image_id``; ``"sequential"`` by a running number over the
-            whole export.
+        max_bytes_per_tar: Instead of a count: as many samples as fit in so many bytes, at least
+            one. Sizes are those in the source, so a tar with re-encoded images can come out smaller
+            or larger.
+        image_format: ``"jpeg"`` copies JPEG byte for byte and encodes all else as JPEG; ``"png"``
+            and ``"webp"`` likewise; ``"keep"`` copies every supported format.
+        member_names: ``"id"`` names members by ``image_id``; ``"sequential"`` by a running number
+            over the whole export.
         prefix: First part of file names; letters, digits, ``_`` and ``-``.
         deterministic_name: Names hold a digest of the export's content; ``False``: a random id.
         remove_image_data: ``True``: nothing offers image bytes after the run. ``False``:
@@ -57,7 +58,9 @@ class ImageWriterStage(WriteStage):
             msg = f"images_per_tar is {self.images_per_tar}; expected at least 1"
             raise PlanError(msg)
         if self.max_bytes_per_tar is not None and self.max_bytes_per_tar < _MIN_TAR_BYTES:
-            msg = f"max_bytes_per_tar is {self.max_bytes_per_tar}; expected at least {_MIN_TAR_BYTES}"
+            msg = (
+                f"max_bytes_per_tar is {self.max_bytes_per_tar}; expected at least {_MIN_TAR_BYTES}"
+            )
             raise PlanError(msg)
         if self.image_format not in _FORMATS:
             msg = (
@@ -70,8 +73,8 @@ class ImageWriterStage(WriteStage):
             raise PlanError(msg)
         if not _PREFIX.fullmatch(self.prefix):
             msg = (
-                f"prefix is {self.prefix!r}; expected 1 to 64 letters, digits, '_' or '-', since loaders "
-                "read file names as patterns and addresses"
+                f"prefix is {self.prefix!r}; expected 1 to 64 letters, digits, '_' or '-', since "
+                "loaders read file names as patterns and addresses"
             )
             raise PlanError(msg)
         self.encode_options(self.target_format or "jpeg")
@@ -87,7 +90,7 @@ class ImageWriterStage(WriteStage):
         return frozenset(FORMATS) - {self.target_format} if self.target_format else frozenset()
 
     def encode_options(self, target: str) -> EncodeOptions:
-        """Return how images are encoded as ``target``; ``UsageError`` where an option is out of range."""
+        """Return how images are encoded; ``UsageError`` where an option is out of range."""
         return EncodeOptions(
             format=target,  # type: ignore[arg-type]
             quality=self.quality,
