@@ -469,6 +469,77 @@ def _talkative(pipeline: Pipeline) -> Pipeline:
     return told
 
 
+@pixsieve.command(cls=_Command, short_help="Measure images, and keep the scores.")
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True, type=click.Path())
+@_option(
+    "--stage", "stages", multiple=True, metavar="STAGE", heading="What to measure",
+    help="A stage as in a recipe, such as 'ImageQualityStage' or "
+    "'ImageEmbeddingStage: {model: default}'. Can be given several times.",
+)  # fmt: skip
+@_RUNNING
+@_OUTPUT
+def score(
+    *,
+    sources: tuple[str, ...],
+    stages: tuple[str, ...],
+    workers: int | None,
+    workspace: str | None,
+    max_failed: float,
+    quiet: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """Measure images and keep the scores in a workspace, without making a dataset.
+
+    SRC is as for export. Whatever uses the same --workspace later, another recipe or a query, finds
+    the scores there and measures nothing twice.
+
+    \b
+    Examples:
+      pixsieve score photos/ --workspace ws/ --stage ImageQualityStage --stage PerceptualHashStage
+      pixsieve query ws/ "select image_id, sharpness from samples order by sharpness limit 10"
+    """  # noqa: D301
+    from pixsieve import recipe
+    from pixsieve.engine.local import LocalExecutor
+
+    del verbose  # there are no shards to tell of
+    if workspace is None:
+        msg = "score needs a --workspace to keep the scores in"
+        raise UsageError(msg)
+    pipeline = recipe.parse_stages(sources, stages)
+    _execute(
+        pipeline,
+        LocalExecutor(workers=workers),
+        workspace=workspace,
+        max_failed=max_failed,
+        quiet=quiet,
+        as_json=as_json,
+    )
+
+
+@pixsieve.command(cls=_Command, short_help="Ask a dataset or a workspace in SQL.")
+@click.argument("path", metavar="PATH", type=click.Path())
+@click.argument("sql", metavar="SQL")
+@_JSON
+def query(*, path: str, sql: str, as_json: bool) -> None:
+    """Ask a dataset or a workspace in SQL.
+
+    A dataset has the tables 'samples' and 'dropped'; a workspace has 'samples': all that the last run
+    there read, with every column and score, and where each sample ended.
+
+    \b
+    Examples:
+      pixsieve query out/ "select format, count(*) from samples group by all"
+      pixsieve query out/ "select reason, count(*) from dropped group by all"
+      pixsieve query ws/ "select quantile_cont(width, [0.1, 0.5, 0.9]) from samples"
+    """  # noqa: D301
+    from pixsieve import report
+    from pixsieve.query import query as ask
+
+    found = ask(path, sql)
+    _say(report.rows_to_json(found) if as_json else report.rows_to_text(found))
+
+
 @pixsieve.command(cls=_Command, short_help="Print what a recipe would do.")
 @click.argument("recipe_path", metavar="RECIPE", type=click.Path())
 def describe(recipe_path: str) -> None:

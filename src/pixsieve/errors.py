@@ -103,6 +103,13 @@ class InterruptedRunError(RunError):
 
     exit_code = 130
 
+    def __init__(self, message: str, exit_code: int = 130) -> None:
+        super().__init__(message, exit_code)
+        self.exit_code = exit_code  # type: ignore[misc]  # 128 and the signal's number, as shells do
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
 
 class VerifyError(PixsieveError):
     """A dataset does not hold what it promises."""

@@ -122,6 +122,20 @@ def loads(text: str, source: str = "recipe.yaml", folder: Path | None = None) ->
     return pipeline
 
 
+def parse_stages(sources: Sequence[str], stages: Sequence[str]) -> Pipeline:
+    """Return a pipeline that reads sources and has stages, each spelled as an item of a recipe's list.
+
+    Raises:
+        RecipeError: what is wrong with a stage.
+    """
+    paths = sources[0] if len(sources) == 1 else tuple(sources)
+    pipeline = Pipeline(name="scores").add_stage(builtin.ImageReaderStage(paths))
+    for number, text in enumerate(stages, 1):
+        reader = _Reader(f"stage {number}", None)
+        pipeline.add_stage(reader.stage(reader.parse(text)))
+    return pipeline
+
+
 def dumps(name: str, seed: int, stages: Iterable[Stage]) -> str:
     """Return a recipe as text, always the same for equal stages; ``loads`` gives equal stages back.
 

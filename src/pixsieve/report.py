@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 from pixsieve.text import printable
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pixsieve.engine.result import RunResult
 
 _UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB")
 _STEP = 1000
+_CELL = 60  # characters of a cell that are shown
 
 
 def to_text(result: RunResult) -> str:
@@ -65,6 +68,38 @@ def to_json(result: RunResult) -> str:
         "notes": list(result.notes),
     }
     return json.dumps(found)
+
+
+def rows_to_text(rows: pa.Table, most: int = 100) -> str:
+    """Return rows as a table of text: the first ones, and how many more there are."""
+    shown = [
+        [printable(_short(value)) for value in row.values()] for row in rows.slice(0, most).to_pylist()
+    ]
+    names = [printable(name) for name in rows.column_names]
+    widths = [max(map(len, column)) for column in zip(names, *shown, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (names, ["-" * width for width in widths], *shown)
+    ]
+    if len(rows) > most:
+        lines.append(f"... and {len(rows) - most:,} more rows; --json gives all")
+    return "\n".join(lines) + "\n"
+
+
+def rows_to_json(rows: pa.Table) -> str:
+    """Return rows as one JSON object per line; bytes stand as hexadecimal digits."""
+    return "".join(
+        json.dumps(row, default=_plain, ensure_ascii=False) + "\n" for row in rows.to_pylist()
+    )
+
+
+def _plain(value: object) -> str:
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _short(value: object) -> str:
+    text = _plain(value) if value is not None else ""
+    return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
 
 
 def human_size(count: int) -> str:

@@ -43,7 +43,9 @@ class Stop:
         """Raise ``InterruptedRunError`` if a signal came."""
         if self._signal is not None:
             name = signal.Signals(self._signal).name
-            msg = f"stopped by {name}; what was finished is kept, the same command goes on from there"
+            msg = (
+                f"stopped by {name}; what was finished is kept, the same command goes on from there"
+            )
             raise InterruptedRunError(msg, 128 + self._signal)
 
     @contextlib.contextmanager
@@ -152,7 +154,9 @@ def _note_loss(outcome: Lost, history: _History) -> str:
     history.kills[outcome.row] += 1
     if outcome.timed_out:
         history.avoid[outcome.row] = Problem.DECODE_TIMEOUT
-        return f"{outcome.unit.name}: reading row {outcome.row} took too long; that sample is failed"
+        return (
+            f"{outcome.unit.name}: reading row {outcome.row} took too long; that sample is failed"
+        )
     if history.kills[outcome.row] >= KILLS:
         history.avoid[outcome.row] = Problem.DECODER_CRASH
         return (
@@ -160,5 +164,3 @@ def _note_loss(outcome: Lost, history: _History) -> str:
             "that sample is failed"
         )
     return f"{outcome.unit.name}: its worker ended at row {outcome.row} ({outcome.cause}); trying again, alone"
-
-

@@ -93,7 +93,9 @@ class RunResult:
                 for image_id, key, offset, length in zip(
                     *(rows[name].to_pylist() for name in columns), strict=True
                 ):
-                    waiting.append(Image(image_id=image_id, key=key, data=reader.read(offset, length)))
+                    waiting.append(
+                        Image(image_id=image_id, key=key, data=reader.read(offset, length))
+                    )
                     if len(waiting) == size:
                         yield tuple(waiting)
                         waiting = []

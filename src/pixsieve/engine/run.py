@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pixsieve.engine import output, work
+from pixsieve.engine.catalog import write_catalog
 from pixsieve.engine.claim import claim
 from pixsieve.engine.drive import Stop, drive
 from pixsieve.engine.inline import InlineExecutor
@@ -219,6 +220,8 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         scorers.extend(each.scorers)
         selected = _select(job, parts, each, scorers, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
+    added = [stage.adds() for stage in (job.plan.reader, *job.plan.scorers)]
+    write_catalog(job.ledger, parts, added, selected.table.path)
     result = functools.partial(
         RunResult,
         workspace=job.ledger.root,

@@ -150,7 +150,9 @@ class LocalStorage:
 
 def storage_error(action: str, path: str | Path, error: OSError) -> StorageError:
     """Return ``error`` as one line that names the file and the cause."""
-    return StorageError(f"{action} {path}: {error.strerror or error}")
+    found = StorageError(f"{action} {path}: {error.strerror or error}")
+    found.errno = error.errno
+    return found
 
 
 def sync_folder(folder: Path) -> None:

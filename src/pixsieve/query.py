@@ -1,0 +1,87 @@
+"""SQL over everything that is known of the samples of a dataset or a workspace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import msgspec
+
+from pixsieve import schema
+from pixsieve.engine.catalog import Catalog
+from pixsieve.engine.output import CONTROL
+from pixsieve.errors import SourceNotFoundError, UsageError
+from pixsieve.export import dataset
+from pixsieve.select.base import FROM_INDEX
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pyarrow as pa
+
+
+def query(path: str | Path, sql: str) -> pa.Table:
+    """Return the rows that an SQL query gives, in DuckDB's dialect.
+
+    Args:
+        path: A dataset, with the tables ``samples`` (its sidecars) and ``dropped``; or a workspace, with the
+            table ``samples``: every sample that the last run there indexed, with its columns, scores
+            and where it ended.
+        sql: The query.
+
+    Raises:
+        SourceNotFoundError: there is neither a dataset nor a workspace at ``path``.
+        UsageError: DuckDB refuses the query.
+    """
+    folder = Path(path)
+    connection = duckdb.connect(":memory:")
+    if (folder / dataset.MANIFEST).is_file():
+        _dataset_tables(connection, folder)
+    else:
+        _workspace_tables(connection, _workspace(folder))
+    try:
+        return connection.sql(sql).to_arrow_table()
+    except (duckdb.Error, AttributeError) as error:
+        msg = f"{sql!r} cannot be answered: {str(error).strip()}"
+        raise UsageError(msg) from error
+
+
+def _workspace(folder: Path) -> Path:
+    for place in (folder, folder / CONTROL):
+        if (place / Catalog.FILE).is_file():
+            return place
+    msg = f"{folder} holds neither a dataset nor a workspace; name one that pixsieve has written"
+    raise SourceNotFoundError(msg)
+
+
+def _dataset_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
+    manifest = dataset.read_manifest(folder) or {}
+    sidecars = [str(folder / shard["sidecar"]) for shard in manifest["shards"]]
+    connection.execute(f"CREATE VIEW samples AS SELECT * FROM {_parquet(sidecars)}")
+    dropped = _parquet([str(folder / dataset.DROPPED)])
+    connection.execute(f"CREATE VIEW dropped AS SELECT * FROM {dropped}")
+
+
+def _workspace_tables(connection: duckdb.DuckDBPyConnection, workspace: Path) -> None:
+    """Put the column families of a workspace side by side: all have the same rows in the same order."""
+    catalog = msgspec.json.decode((workspace / Catalog.FILE).read_bytes(), type=Catalog)
+    families = [[str(workspace / name) for name in files] for files in catalog.families]
+    located = ", ".join(f"i.{source} AS {name}" for name, source in FROM_INDEX.items())
+    read = ", ".join(f"f0.{name}" for name in schema.INSPECTION.names if "problem" not in name)
+    problems = ", ".join(f"coalesce(i.{n}, f0.{n}) AS {n}" for n in ("problem", "problem_detail"))
+    scores = "".join(f', f{number}."{name}"' for number, name in catalog.columns)
+    joins = "".join(
+        f" POSITIONAL JOIN {_parquet(files)} f{number}" for number, files in enumerate(families)
+    )
+    index = _parquet([str(workspace / name) for name in catalog.index])
+    selection = _parquet([str(workspace / catalog.selection)])
+    connection.execute(
+        f"CREATE VIEW samples AS SELECT {located}, {read}, {problems}{scores}, s.status, s.stage, s.reason, "  # noqa: S608
+        f"s.evidence, s.duplicate_of, s.rank FROM {index} i{joins} POSITIONAL JOIN {selection} s"
+    )
+
+
+def _parquet(files: Sequence[str]) -> str:
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
+    return f"read_parquet([{names}])"
