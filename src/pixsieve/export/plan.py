@@ -1,7 +1,8 @@
 """The export plan: a table for each output shard, on disk before any image byte moves.
 
-A plan table has a row per sample in the order of the shard, with the places of its bytes and all that the
-sidecar says of it. Which sample goes where follows from the selection and the writer stage alone.
+A plan table has a row per sample in the order of the shard, with the places of its bytes and all
+that the sidecar says of it. Which sample goes where follows from the selection and the writer stage
+alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pixsieve import schema
 from pixsieve.export import tar
@@ -19,7 +21,7 @@ from pixsieve.fingerprint import fingerprint
 from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -34,13 +36,17 @@ BUCKET_ROWS = 50_000
 HASH_DIGITS = 12
 
 _PROBLEMS = ("problem", "problem_detail")
+_UNTOLD = frozenset(
+    {"rank", "occurrence", "image_name", "image_extension", "image_version", "siblings", "frames"}
+)
+"""Columns of a plan table that no byte of a shard depends on (siblings have a digest)."""
 _LOCATED = [field for field in schema.INDEX if field.name not in _PROBLEMS]
 _READ = [field for field in schema.INSPECTION if field.name not in (*_PROBLEMS, "metadata_problem")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedShard:
-    """One output shard: how many samples it will hold, its plan table, and the digest of their content."""
+    """One output shard: how many samples it will hold, their digest, and its plan table."""
 
     split: str | None
     index: int
@@ -143,30 +149,56 @@ def _naming(writer: ImageWriterStage) -> dict[str, object]:
 
 
 def _content_digest(table: pa.Table) -> bytes:
-    names = ("new_key", "sha256", "siblings_sha256", "split")
-    rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-    return hashlib.sha256(
-        "\n".join("\0".join(str(v) for v in row) for row in rows).encode()
-    ).digest()
+    """Return a digest of all that a shard's tar and sidecar are made of.
+
+    Two exports that differ in one caption or score must not share a name.
+    """
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        if name not in _UNTOLD:
+            digest.update(f"{name}\n".encode())
+            _digest_array(digest, table[name].combine_chunks())
+    return digest.digest()
+
+
+def _digest_array(digest: hashlib._Hash, values: pa.Array) -> None:
+    """Add an array's values, whatever its layout in memory is; which rows are null comes first."""
+    kind, present = values.type, values.drop_null()
+    digest.update(f"{len(values)}\n".encode())
+    digest.update(np.packbits(values.is_valid().to_numpy(zero_copy_only=False)).tobytes())
+    if not len(present):
+        return
+    if pa.types.is_string(kind) or pa.types.is_binary(kind) or pa.types.is_large_string(kind):
+        present = present.cast(pa.large_binary())
+        _, offsets, data = present.buffers()
+        ends = np.frombuffer(offsets, np.int64)[present.offset :][: len(present) + 1]
+        digest.update(np.diff(ends).tobytes())
+        digest.update(memoryview(data or b"")[ends[0] : ends[-1]])
+    elif pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind):
+        digest.update(pc.list_value_length(present).to_numpy().tobytes())
+        _digest_array(digest, present.flatten())
+    elif pa.types.is_primitive(kind):
+        digest.update(present.to_numpy(zero_copy_only=False).tobytes())
+    else:
+        digest.update(repr(present.to_pylist()).encode())
 
 
 def _borders(
     parts: Sequence[Part], order: NDArray[np.int64], writer: ImageWriterStage
 ) -> NDArray[np.int64]:
-    """Return the ranks at which shards start, and the number of samples: one more than there are shards."""
+    """Return the ranks at which shards start, and the number of samples behind them."""
     if writer.max_bytes_per_tar is None:
         starts = np.arange(0, len(order), writer.images_per_tar)
     else:
-        sizes = np.concatenate([_tar_sizes(part) for part in parts] or [np.empty(0, np.int64)])[
-            order
-        ]
-        starts = _cut_by_bytes(sizes, writer.max_bytes_per_tar)
+        sizes = [np.empty(0, np.int64)]
+        sizes += [_tar_sizes(rows) for rows in _located(parts, ("image_size", "siblings"))]
+        starts = _cut_by_bytes(np.concatenate(sizes)[order], writer.max_bytes_per_tar)
     return np.append(starts, len(order)).astype(np.int64)
 
 
 def _cut_by_bytes(sizes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     ends = np.cumsum(sizes)
-    room = most - tar.RECORD  # the end of the tar takes at most this
+    room = most // tar.RECORD * tar.RECORD - 2 * tar.BLOCK  # what is left by the end of the tar
     starts = []
     start = 0
     while start < len(sizes):
@@ -176,9 +208,17 @@ def _cut_by_bytes(sizes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return np.array(starts, np.int64)
 
 
-def _tar_sizes(part: Part) -> NDArray[np.int64]:
-    """Return what each sample of a part takes in a tar, in bytes."""
-    index = tables.read_table(part.index, ["image_size", "siblings"]).slice(part.start, part.rows)
+def _located(parts: Iterable[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Yield each part's rows of its index table, which is read once for all neighbours in it."""
+    path, index = "", pa.table({})
+    for part in parts:
+        if part.index != path:
+            path, index = part.index, tables.read_table(part.index, columns)
+        yield index.slice(part.start, part.rows)
+
+
+def _tar_sizes(index: pa.Table) -> NDArray[np.int64]:
+    """Return what each sample takes in a tar, in bytes."""
     siblings = index["siblings"].combine_chunks()
     owners = np.repeat(np.arange(len(index)), siblings.value_lengths().to_numpy())
     sizes = _padded(index["image_size"].to_numpy())
@@ -197,10 +237,10 @@ def _buckets(
     columns: pa.Schema,
     folder: Path,
 ) -> Iterator[tuple[int, int, pa.Table]]:
-    """Yield (first shard, shard behind the last, their rows in order), a bounded number of rows at a time.
+    """Yield (first shard, shard behind the last, their rows in order), so many at a time as fit.
 
-    Rows come in index order and leave in export order: where there are more than one bucket's, they are set
-    aside in one file for each bucket.
+    Rows come in index order and leave in export order: where there are more than one bucket's, they
+    are set aside in one file for each bucket.
     """
     edges = _bucket_edges(borders)
     buckets = len(edges) - 1
@@ -210,15 +250,14 @@ def _buckets(
     spill = [
         _Spill(folder / f"bucket-{number}.arrow", columns, buckets > 1) for number in range(buckets)
     ]
-    at = 0
-    for part in parts:
-        ranks = rank_of[at : at + part.rows]
-        at += part.rows
-        kept = np.flatnonzero(ranks >= 0)
-        if not len(kept):
-            continue
-        rows = _plan_rows(part, kept, ranks[kept], columns)
-        owner = bucket_of_shard[np.searchsorted(borders, ranks[kept], side="right") - 1]
+    ends = np.cumsum([part.rows for part in parts])
+    ranks = [rank_of[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
+    used = [at for at in range(len(parts)) if (ranks[at] >= 0).any()]
+    names = [field.name for field in _LOCATED]
+    for at, index in zip(used, _located((parts[at] for at in used), names), strict=True):
+        kept = np.flatnonzero(ranks[at] >= 0)
+        rows = _plan_rows(parts[at], index, kept, ranks[at][kept], columns)
+        owner = bucket_of_shard[np.searchsorted(borders, ranks[at][kept], side="right") - 1]
         for bucket in np.unique(owner):
             spill[bucket].add(rows.take(pa.array(np.flatnonzero(owner == bucket))))
     for number in range(buckets):
@@ -235,11 +274,13 @@ def _bucket_edges(borders: NDArray[np.int64]) -> list[int]:
 
 
 def _plan_rows(
-    part: Part, kept: NDArray[np.int64], ranks: NDArray[np.int64], columns: pa.Schema
+    part: Part,
+    index: pa.Table,
+    kept: NDArray[np.int64],
+    ranks: NDArray[np.int64],
+    columns: pa.Schema,
 ) -> pa.Table:
-    found: dict[str, pa.ChunkedArray] = {}
-    index = tables.read_table(part.index, [field.name for field in _LOCATED])
-    found |= dict(zip(index.column_names, index.slice(part.start, part.rows).columns, strict=True))
+    found = dict(zip(index.column_names, index.columns, strict=True))
     for path in part.families:
         family = tables.read_table(path)
         found |= {name: family[name] for name in family.column_names if name not in _PROBLEMS}
@@ -278,11 +319,3 @@ class _Spill:
             rows = pa.ipc.open_file(file).read_all()
         self._path.unlink()
         return rows
-
-
-def order_rows(kept: NDArray[np.bool_], keys: NDArray[np.uint64] | None) -> NDArray[np.int64]:
-    """Return the numbers of the kept rows in the order of the export: by key, then as indexed."""
-    rows = np.flatnonzero(kept)
-    if keys is None:
-        return rows
-    return rows[np.argsort(keys[rows], kind="stable")]
