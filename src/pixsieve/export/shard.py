@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
 from pixsieve import image, schema
-from pixsieve.errors import RunError
+from pixsieve.errors import RunError, SourceChangedError
 from pixsieve.export.stream import TarStream
 from pixsieve.storage import tables
 
@@ -133,17 +135,18 @@ class _Row:
 def _rows(plan: pa.Table) -> Iterable[_Row]:
     lists = plan["siblings"].combine_chunks()
     members = lists.flatten()
-    parts = (members.field(n).to_pylist() for n in ("extension", "file", "version", "offset", "size"))
+    parts = (
+        members.field(n).to_pylist() for n in ("extension", "file", "version", "offset", "size")
+    )
     flat = list(zip(*parts, strict=True))
-    at = 0
+    ends = np.cumsum(lists.value_lengths().to_numpy()).tolist()
+    siblings = [flat[start:end] for start, end in itertools.pairwise([0, *ends])]
     columns = (
         "new_key", "image_file", "image_version", "image_offset", "image_size", "sha256", "format",
         "width", "height", "mode", "exif_orientation",
     )  # fmt: skip
-    values = zip(*(plan[name].to_pylist() for name in columns), strict=True)
-    for row, length in zip(values, lists.value_lengths().to_pylist(), strict=True):
-        yield _Row(*row, flat[at : at + length])
-        at += length
+    values = (plan[name].to_pylist() for name in columns)
+    return [_Row(*row) for row in zip(*values, siblings, strict=True)]
 
 
 def _write_sample(
@@ -155,24 +158,31 @@ def _write_sample(
     if target == row.format:
         offset = stream.copy(name, row.file, row.version, row.offset, row.size)
         exported = _Exported(
-            offset, row.size, row.sha256, row.width, row.height, row.format, row.mode, row.orientation,
-            "copy",
+            offset, row.size, row.sha256, row.width, row.height, row.format, row.mode,
+            row.orientation, "copy",
         )  # fmt: skip
     else:
         data = files.open(row.file, row.version).read(row.offset, row.size)
+        if hashlib.sha256(data).hexdigest() != row.sha256:
+            msg = (
+                f"{row.file} at byte {row.offset}: the image is not what it was when it was "
+                "inspected, though the file's size and time are; check the disk and run again"
+            )
+            raise SourceChangedError(msg)
         try:
             made = image.encode(data, image.probe(data), writer.encode_options(target))
         except image.ImageProblemError as problem:
             msg = (
-                f"{row.file} at byte {row.offset}: an image that decoded when it was inspected cannot be "
-                f"encoded as {target}: {problem.detail}"
+                f"{row.file} at byte {row.offset}: an image that decoded when it was inspected "
+                f"cannot be encoded as {target}: {problem.detail}"
             )
             raise RunError(msg) from problem
         offset = stream.add(name, made.data)
         digest = hashlib.sha256(made.data).hexdigest()
         exported = _Exported(
-            offset, len(made.data), digest, made.width, made.height, target, made.mode, 1, made.encoding
-        )
+            offset, len(made.data), digest, made.width, made.height, target, made.mode, 1,
+            made.encoding,
+        )  # fmt: skip
     names = [name]
     taken = {extension}
     for original, file, version, start, size in row.siblings:
@@ -184,11 +194,12 @@ def _write_sample(
 
 
 def _free_extension(original: str, taken: set[str]) -> str:
-    """Return a safe extension for a member, one that no other member of the sample has."""
+    """Return a safe extension for a member, which no other member of the sample has."""
     safe = _UNSAFE.sub("-", original.lower())[:_EXTENSION] or "data"
     free, number = safe, 2
     while free in taken:
-        free, number = f"{safe}_{number}", number + 1
+        mark = f"_{number}"
+        free, number = safe[: _EXTENSION - len(mark)] + mark, number + 1
     return free
 
 
