@@ -71,8 +71,8 @@ def test_stages_are_grouped_into_passes_that_read_the_images_once():
     keep, shuffle = FilterStage("a > 0"), ShuffleStage()
     found = plan(READER, one, two, keep, shuffle, three, FilterStage("c > 0"), WRITER)
     assert [(each.scorers, each.selectors) for each in found.passes] == [
-        ((one, two), (keep, shuffle)),
-        ((three,), (FilterStage("c > 0"),)),
+        ((one, two), (("FilterStage 1", keep), ("ShuffleStage", shuffle))),
+        ((three,), (("FilterStage 2", FilterStage("c > 0")),)),
     ]
     assert found.stages == (READER, one, two, keep, shuffle, three, FilterStage("c > 0"), WRITER)
     assert found.scorers == (one, two, three)
@@ -267,9 +267,8 @@ def test_the_plan_is_described_as_a_tree_with_columns():
         "├─ index: locates every sample; reads headers only",
         "│  · ImageReaderStage(path_or_paths='photos', json_fields={'likes': 'int64'}); adds likes",
         f"├─ inspect: reads each sample once, decodes every image; adds {adds}",
-        "├─ score: one read of each image for all",
+        "├─ score and select: one read and decode of each image",
         "│  · Score(wants=('likes',)); reads likes; adds score",
-        "├─ select: table operations, no pixels",
         "│  · FilterStage(where='likes > 1')",
         "│  · ShuffleStage(); reads image_id",
         "└─ export: one unit per shard, then the manifest",

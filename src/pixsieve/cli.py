@@ -524,8 +524,8 @@ def score(
 def query(*, path: str, sql: str, as_json: bool) -> None:
     """Ask a dataset or a workspace in SQL.
 
-    A dataset has the tables 'samples' and 'dropped'; a workspace has 'samples': all that the last run
-    there read, with every column and score, and where each sample ended.
+    A dataset has the tables 'samples' and 'dropped'; a workspace has 'samples': all that the last
+    run there read, with every column and score, and where each sample ended.
 
     \b
     Examples:

@@ -25,9 +25,9 @@ def query(path: str | Path, sql: str) -> pa.Table:
     """Return the rows that an SQL query gives, in DuckDB's dialect.
 
     Args:
-        path: A dataset, with the tables ``samples`` (its sidecars) and ``dropped``; or a workspace, with the
-            table ``samples``: every sample that the last run there indexed, with its columns, scores
-            and where it ended.
+        path: A dataset, with the tables ``samples`` (its sidecars) and ``dropped``; or a workspace,
+            with the table ``samples``: every sample that the last run there indexed, with its
+            columns, scores and where it ended.
         sql: The query.
 
     Raises:
@@ -58,13 +58,15 @@ def _workspace(folder: Path) -> Path:
 def _dataset_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     manifest = dataset.read_manifest(folder) or {}
     sidecars = [str(folder / shard["sidecar"]) for shard in manifest["shards"]]
-    connection.execute(f"CREATE VIEW samples AS SELECT * FROM {_parquet(sidecars)}")
-    dropped = _parquet([str(folder / dataset.DROPPED)])
-    connection.execute(f"CREATE VIEW dropped AS SELECT * FROM {dropped}")
+    connection.read_parquet(sidecars).create_view("samples")
+    connection.read_parquet(str(folder / dataset.DROPPED)).create_view("dropped")
 
 
 def _workspace_tables(connection: duckdb.DuckDBPyConnection, workspace: Path) -> None:
-    """Put the column families of a workspace side by side: all have the same rows in the same order."""
+    """Put the column families of a workspace side by side.
+
+    All have the same rows in the same order.
+    """
     catalog = msgspec.json.decode((workspace / Catalog.FILE).read_bytes(), type=Catalog)
     families = [[str(workspace / name) for name in files] for files in catalog.families]
     located = ", ".join(f"i.{source} AS {name}" for name, source in FROM_INDEX.items())
@@ -76,10 +78,11 @@ def _workspace_tables(connection: duckdb.DuckDBPyConnection, workspace: Path) ->
     )
     index = _parquet([str(workspace / name) for name in catalog.index])
     selection = _parquet([str(workspace / catalog.selection)])
-    connection.execute(
-        f"CREATE VIEW samples AS SELECT {located}, {read}, {problems}{scores}, s.status, s.stage, s.reason, "  # noqa: S608
-        f"s.evidence, s.duplicate_of, s.rank FROM {index} i{joins} POSITIONAL JOIN {selection} s"
-    )
+    decided = "s.status, s.stage, s.reason, s.evidence, s.duplicate_of, s.rank"
+    connection.sql(
+        f"SELECT {located}, {read}, {problems}{scores}, {decided} "  # noqa: S608  # names of our own
+        f"FROM {index} i{joins} POSITIONAL JOIN {selection} s"
+    ).create_view("samples")
 
 
 def _parquet(files: Sequence[str]) -> str:

@@ -123,7 +123,7 @@ def loads(text: str, source: str = "recipe.yaml", folder: Path | None = None) ->
 
 
 def parse_stages(sources: Sequence[str], stages: Sequence[str]) -> Pipeline:
-    """Return a pipeline that reads sources and has stages, each spelled as an item of a recipe's list.
+    """Return a pipeline of sources and of stages that are spelled as in a recipe's list.
 
     Raises:
         RecipeError: what is wrong with a stage.

@@ -73,7 +73,8 @@ def to_json(result: RunResult) -> str:
 def rows_to_text(rows: pa.Table, most: int = 100) -> str:
     """Return rows as a table of text: the first ones, and how many more there are."""
     shown = [
-        [printable(_short(value)) for value in row.values()] for row in rows.slice(0, most).to_pylist()
+        [printable(_short(value)) for value in row.values()]
+        for row in rows.slice(0, most).to_pylist()
     ]
     names = [printable(name) for name in rows.column_names]
     widths = [max(map(len, column)) for column in zip(names, *shown, strict=True)]

@@ -1,7 +1,8 @@
 """The tables that steps hand to each other, and the values that their columns hold.
 
 Every table is Parquet and written with exactly the schema given here, so that a shard in which a
-column is all null has the same type as any other. ``docs/formats.md`` explains each column to users.
+column is all null has the same type as any other. ``docs/formats.md`` explains each column to
+users.
 """
 
 from __future__ import annotations
@@ -74,9 +75,10 @@ INDEX = pa.schema(
 )
 """One row per sample of a source shard, in source order.
 
-``image_file`` is relative to the source's root: the tar, or the image file itself. ``image_offset`` is
-the first byte of the image in it. A row with a problem may have no image (``image_name`` null, size 0);
-its file and offset then say where the problem is. ``siblings`` are all other members, in source order.
+``image_file`` is relative to the source's root: the tar, or the image file itself. ``image_offset``
+is the first byte of the image in it. A row with a problem may have no image (``image_name`` null,
+size 0); its file and offset then say where the problem is. ``siblings`` are all other members, in
+source order.
 """
 
 INSPECTION = pa.schema(
@@ -98,9 +100,9 @@ INSPECTION = pa.schema(
 """What reading a sample once tells of it; the user's json fields follow these columns.
 
 ``metadata_problem`` says why a caption or json field could not be had; it fails no sample.
-``width`` and ``height`` are upright, in pixels: after EXIF orientation. ``sha256`` is of the image's bytes
-as they lie in the source, ``siblings_sha256`` of the names and bytes of all other members; both lower-case
-hexadecimal.
+``width`` and ``height`` are upright, in pixels: after EXIF orientation. ``sha256`` is of the
+image's bytes as they lie in the source, ``siblings_sha256`` of the names and bytes of all other
+members; both lower-case hexadecimal.
 """
 
 SAMPLE = pa.schema(
@@ -121,7 +123,8 @@ SAMPLE = pa.schema(
         pa.field("caption", pa.string()),
     ]
 )
-"""The columns that every pipeline has for filters, selection and query; json fields and scores follow."""
+"""The columns that every pipeline has for filters, selection and query; json fields and scores
+follow."""
 
 SELECTION = pa.schema(
     [
@@ -136,7 +139,8 @@ SELECTION = pa.schema(
         pa.field("rank", pa.int64()),
     ]
 )
-"""One row for every indexed sample, in index order. ``rank`` is the place in the export; null if not kept."""
+"""One row for every indexed sample, in index order. ``rank`` is the place in the export; null if
+not kept."""
 
 SIDECAR = pa.schema(
     [
@@ -166,11 +170,11 @@ SIDECAR = pa.schema(
 )
 """The sidecar's contract: one row per sample in tar order; json fields and scores follow.
 
-``sha256``, ``format``, ``width``, ``height``, ``mode`` describe the image as it stands in the tar (width and
-height upright); ``original_*`` the image as it was in its source. ``member_offset`` is the image's first
-data byte in the tar. ``members`` are the names of all of the sample's members, the image first.
-``exif_orientation`` is the tag in the exported bytes, 1 if there is none. ``encoding`` is ``copy`` for
-bytes that were copied as they are, else how the image was made.
+``sha256``, ``format``, ``width``, ``height``, ``mode`` describe the image as it stands in the tar
+(width and height upright); ``original_*`` the image as it was in its source. ``member_offset`` is
+the image's first data byte in the tar. ``members`` are the names of all of the sample's members,
+the image first. ``exif_orientation`` is the tag in the exported bytes, 1 if there is none.
+``encoding`` is ``copy`` for bytes that were copied as they are, else how the image was made.
 """
 
 DROPPED = pa.schema(
@@ -191,7 +195,8 @@ DROPPED = pa.schema(
         pa.field("caption", pa.string()),
     ]
 )
-"""``dropped.parquet``: every indexed sample that is not in the export. ``evidence`` is a JSON object."""
+"""``dropped.parquet``: every indexed sample that is not in the export. ``evidence`` is a JSON
+object."""
 
 RESERVED = frozenset(
     name for table in (INDEX, INSPECTION, SAMPLE, SELECTION, SIDECAR) for name in table.names

@@ -1,8 +1,9 @@
 """The kinds of stage that a pipeline is made of.
 
-A stage is a frozen keyword dataclass: a description without I/O, that can be compared, hashed, pickled and
-written down in a recipe. It may hold plain values only (numbers, text, booleans, ``None``, and tuples or
-dicts of these). A new stage is a new file with a subclass of one of the kinds below.
+A stage is a frozen keyword dataclass: a description without I/O, that can be compared, hashed,
+pickled and written down in a recipe. It may hold plain values only (numbers, text, booleans,
+``None``, and tuples or dicts of these). A new stage is a new file with a subclass of one of the
+kinds below.
 """
 
 from __future__ import annotations
@@ -23,22 +24,26 @@ if TYPE_CHECKING:
     from pixsieve.select.base import Rows, Verdicts
 
 
-class Stage(ABC):
+class Stage(ABC):  # noqa: B024  # its kinds have them
     """One step of a pipeline."""
 
     version: ClassVar[int] = 1
-    """Raise it when the meaning of the stage's result changes: cached results of it are then made anew."""
+    """Raise it when the meaning of the stage's result changes: cached results of it are then made
+    anew."""
 
     def reads(self) -> tuple[str, ...]:
         """Names of the columns that the stage looks at."""
         return ()
 
     def adds(self) -> pa.Schema:
-        """Columns that the stage adds, with ``scale`` and ``unit`` in the metadata of each field."""
+        """Columns that the stage adds, with ``scale`` and ``unit`` in each field's metadata."""
         return pa.schema([])
 
-    def check(self, columns: pa.Schema) -> None:
-        """Raise ``PlanError`` unless the stage can work on these columns. Called before any work."""
+    def check(self, columns: pa.Schema) -> None:  # noqa: B027  # most stages fit anything
+        """Raise ``PlanError`` unless the stage can work on these columns.
+
+        Called before any work.
+        """
 
     def without_places(self) -> Self:
         """Return the stage as it reads on any machine: without the paths of this one."""
@@ -59,9 +64,10 @@ class Needs:
 
     Attributes:
         encoded: The image's bytes as they lie in the source.
-        pixels: Decoded pixels whose shorter side is at least so many pixels (or the image's own size,
-            if that is less); ``None`` for none. Up to :data:`SHARED_PIXELS` all scorers share one decode, the
-            same for each of them whatever the others need, so that no score depends on its company.
+        pixels: Decoded pixels whose shorter side is at least so many pixels (or the image's own
+            size, if that is less); ``None`` for none. Up to :data:`SHARED_PIXELS` all scorers share
+            one decode, the same for each of them whatever the others need, so that no score depends
+            on its company.
         gray: ``(H, W)`` luma of those pixels instead of ``(H, W, 3)``.
     """
 
@@ -105,7 +111,7 @@ class ScoreStage(Stage):
         return None
 
     def without_selection(self) -> Self:
-        """Return the stage without what only its selection depends on: ``score_threshold``, if it has one.
+        """Return the stage without what only its selection needs: ``score_threshold``.
 
         Cached scores are kept under its fingerprint, so that another threshold scores nothing anew.
         """
@@ -126,8 +132,8 @@ class SelectStage(Stage):
     """Decides over rows of the table, never over pixels."""
 
     row_local: ClassVar[bool] = False
-    """Whether a row's own columns decide. Then :meth:`passes` says it, too, and scorers that come later do not
-    look at what is dropped."""
+    """Whether a row's own columns decide. Then :meth:`passes` says it, too, and scorers that come
+    later do not look at what is dropped."""
 
     def warnings(self, columns: pa.Schema) -> tuple[str, ...]:  # noqa: ARG002
         """Return what is odd about the stage, given these columns, without being wrong."""

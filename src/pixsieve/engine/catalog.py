@@ -1,4 +1,7 @@
-"""Which tables of a workspace belong together: what the last run there indexed, scored and decided."""
+"""Which tables of a workspace belong together.
+
+What the last run there indexed, scored and decided.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ class Catalog:
 
     Attributes:
         index: The index tables, one after the other.
-        families: For each column family its tables, one after the other; the inspection is the first.
+        families: For each column family its tables, one after the other; the inspection is the
+            first.
         columns: Of json fields and scores the number of the family, and the name.
         selection: The selection table.
     """
@@ -41,7 +45,10 @@ class Catalog:
 def write_catalog(
     workspace: Workspace, parts: Sequence[Part], added: Sequence[pa.Schema], selection: str
 ) -> None:
-    """Note what belongs together; ``added`` are the columns beyond the fixed ones, of each family."""
+    """Note what belongs together.
+
+    ``added`` are the columns beyond the fixed ones, of each family.
+    """
 
     def relative(path: str) -> str:
         return Path(path).relative_to(workspace.root).as_posix()

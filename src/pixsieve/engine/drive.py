@@ -1,4 +1,7 @@
-"""Runs units through a session: retry, lost workers, and the wish to stop. The same for every executor."""
+"""Runs units through a session: retry, lost workers, and the wish to stop.
+
+The same for every executor.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     from pixsieve.engine.units import Session, Unit
 
 ATTEMPTS = 3
-"""How often a unit is tried when its environment fails: a worker that is lost, an I/O error that may pass."""
+"""How often a unit is tried when its environment fails: a worker that is lost, an I/O error that
+may pass."""
 KILLS = 2
 """A sample that ends its worker so often is failed by name."""
 WAIT_SECONDS = 0.2
@@ -82,8 +86,8 @@ def drive(
 ) -> Iterator[Done]:
     """Yield each unit's result, in any order.
 
-    A unit whose worker was lost runs again, alone. A sample that ended its worker twice, or took too long,
-    is not read again: its row says so.
+    A unit whose worker was lost runs again, alone. A sample that ended its worker twice, or took
+    too long, is not read again: its row says so.
 
     Raises:
         PixsieveError: what a unit raised, if trying again does not help.
@@ -146,8 +150,8 @@ def _note_loss(outcome: Lost, history: _History) -> str:
         history.failures += 1
         if history.failures >= ATTEMPTS:
             msg = (
-                f"{outcome.unit.name}: its worker ended {history.failures} times ({outcome.cause}) while it was "
-                "reading no single sample; if memory is short, use fewer workers"
+                f"{outcome.unit.name}: its worker ended {history.failures} times ({outcome.cause}) "
+                "while it was reading no single sample; if memory is short, use fewer workers"
             )
             raise WorkerLostError(msg)
         return f"{outcome.unit.name}: its worker ended ({outcome.cause}); trying again, alone"
@@ -163,4 +167,7 @@ def _note_loss(outcome: Lost, history: _History) -> str:
             f"{outcome.unit.name}: row {outcome.row} ended its worker again ({outcome.cause}); "
             "that sample is failed"
         )
-    return f"{outcome.unit.name}: its worker ended at row {outcome.row} ({outcome.cause}); trying again, alone"
+    return (
+        f"{outcome.unit.name}: its worker ended at row {outcome.row} ({outcome.cause}); "
+        "trying again, alone"
+    )

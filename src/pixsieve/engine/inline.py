@@ -1,4 +1,7 @@
-"""Runs units in the caller's own process, one after the other: for debugging, and for tiny inputs."""
+"""Runs units in the caller's own process, one after the other.
+
+For debugging, and for tiny inputs.
+"""
 
 from __future__ import annotations
 

@@ -1,20 +1,22 @@
 """What was done: a small record for each finished unit, under the unit's fingerprint.
 
-A unit counts as done only where its record stands and the tables that it names are still there with the size
-and SHA-256 that it gives. No record, or another content: the unit is done again. Records are files of their
-own, written whole by rename, so a ledger needs no lock and can be shared.
+A unit counts as done only where its record stands and the tables that it names are still there with
+the size and SHA-256 that it gives. No record, or another content: the unit is done again. Records
+are files of their own, written whole by rename, so a ledger needs no lock and can be shared.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 import msgspec
 
 from pixsieve.storage import LocalStorage
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Runs units in worker processes of this machine.
 
-Python's own pools give up, or wait for ever, when a worker dies, and do not tell which sample it was
-reading. Here each worker has a pipe and a shared number, the row that it is reading; a worker that
-ends is noticed at once, replaced, and reported with that row. Workers come from a fork server that has the
-libraries loaded already; none of them outlives its parent.
+Python's own pools give up, or wait for ever, when a worker dies, and do not tell which sample it
+was reading. Here each worker has a pipe and a shared number, the row that it is reading; a worker
+that ends is noticed at once, replaced, and reported with that row. Workers come from a fork server
+that has the libraries loaded already; none of them outlives its parent.
 """
 
 from __future__ import annotations
@@ -110,7 +110,10 @@ class LocalSession:
         return outcomes
 
     def close(self) -> None:
-        """End all workers at once. Whatever they were writing is unfinished and has no final name."""
+        """End all workers at once.
+
+        Whatever they were writing is unfinished and has no final name.
+        """
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -161,7 +164,7 @@ class LocalSession:
 
 
 class _ProcessGuard:
-    """Writes the row where the parent can read it, and has the kernel end a process that takes too long."""
+    """Tells the parent the row, and has the kernel end a process that takes too long."""
 
     def __init__(self, row: Any, seconds: float) -> None:
         self.avoid: Mapping[int, Problem] = {}
@@ -222,7 +225,7 @@ def _outcome(unit: Unit, answer: tuple[str, Any]) -> Outcome:
 
 
 def _end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the fork server ends, which ends with the run's process."""
+    """Have the kernel kill this process with the fork server, which ends with the run's process."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if not _alive(parent):
@@ -259,8 +262,8 @@ def _one_thread_each() -> Iterator[None]:
 def _without_main() -> Iterator[None]:
     """Keep workers from importing the caller's script.
 
-    Otherwise a script that runs a pipeline at its top level would run it again in each worker. Stages that
-    a script defines itself must therefore lie in a module that can be imported.
+    Otherwise a script that runs a pipeline at its top level would run it again in each worker.
+    Stages that a script defines itself must therefore lie in a module that can be imported.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = types.ModuleType("__main__")

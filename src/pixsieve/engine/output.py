@@ -1,4 +1,7 @@
-"""The output folder: whose it is, what may be written into it, and what an unfinished run left there."""
+"""The output folder.
+
+Whose it is, what may be written into it, and what an unfinished run left there.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,8 @@ if TYPE_CHECKING:
     from pixsieve.pipeline import Plan
 
 CONTROL = ".pixsieve"
-"""Hidden folder in the output: the claim, what an unfinished run may have written, and the workspace."""
+"""Hidden folder in the output: the claim, what an unfinished run may have written, and the
+workspace."""
 INTENT = "intent.json"
 
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
@@ -78,7 +82,8 @@ def clean(output_dir: str, workspace: str | None = None) -> tuple[str, ...]:
 
     Args:
         output_dir: The dataset's folder.
-        workspace: A workspace of the user's choice; its tables, plans, records and unpacked archives go too.
+        workspace: A workspace of the user's choice; its tables, plans, records and unpacked
+            archives go too.
 
     Returns:
         The folders that were removed.
@@ -123,8 +128,8 @@ def check_apart(plan: Plan) -> None:
         source = Path(path).resolve()
         if source.is_dir() and (output == source or source in output.parents):
             msg = (
-                f"the output {output} lies inside the source {source}, so the next run would read it; "
-                "choose a folder beside it"
+                f"the output {output} lies inside the source {source}, so the next run would "
+                "read it; choose a folder beside it"
             )
             raise UsageError(msg)
 
@@ -163,7 +168,8 @@ def check_output(output: Path, control: Path, mine: Recipe) -> dict[str, Any] | 
         return None
     if manifest.get("recipe_sha256") != mine.sha256:
         msg = (
-            f"{output} holds the dataset of another recipe ({_difference(manifest, mine.to_dict())}); "
+            f"{output} holds the dataset of another recipe "
+            f"({_difference(manifest, mine.to_dict())}); "
             "choose another output folder, or delete this one"
         )
         raise OutputConflictError(msg)
@@ -179,7 +185,8 @@ def _difference(manifest: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     for there, here in itertools.zip_longest(theirs.get("stages", []), mine["stages"]):
         if there != here:
             return f"{json.dumps(there)} there, {json.dumps(here)} here"
-    return f"another model or version; written by pixsieve {manifest.get('versions', {}).get('pixsieve')}"
+    version = manifest.get("versions", {}).get("pixsieve")
+    return f"another model or version; written by pixsieve {version}"
 
 
 def name_hash(
@@ -200,7 +207,7 @@ def take_over(
     control: Path,
     manifest: Mapping[str, Any] | None,
 ) -> None:
-    """Note which files this run may write, and remove those of an unfinished run that it will not finish.
+    """Note which files this run may write; remove those of an unfinished run that it will not.
 
     Raises:
         OutputConflictError: the folder holds a finished dataset of other inputs.
@@ -208,8 +215,8 @@ def take_over(
     output = Path(writer.output_dir)
     if manifest is not None and manifest.get("plan_sha256") != planned.digest:
         msg = (
-            f"{output} holds the dataset that this recipe made of other inputs; they have changed since. "
-            "Choose another output folder, or delete this one"
+            f"{output} holds the dataset that this recipe made of other inputs; they have changed "
+            "since. Choose another output folder, or delete this one"
         )
         raise OutputConflictError(msg)
     names = {
@@ -222,7 +229,7 @@ def take_over(
         for path in sorted(output.iterdir()):
             ours = before is not None and before.fullmatch(path.name) is not None
             if path.name in names and not ours:
-                msg = f"{path} is in the way, and pixsieve did not write it; choose another output folder"
+                msg = f"{path} is in the way and not pixsieve's; choose another output folder"
                 raise OutputConflictError(msg)
             if ours and path.name not in names:
                 path.unlink()
@@ -249,7 +256,7 @@ def _intended(control: Path) -> re.Pattern[str] | None:
 
 
 def known_shards(manifest: Mapping[str, Any] | None) -> dict[str, WrittenShard]:
-    """Return the shards of a finished dataset, by stem, so that a lost ledger costs a check only."""
+    """Return the shards of a finished dataset by stem: a lost ledger costs a check only."""
     if manifest is None:
         return {}
     files = {entry["name"]: FileRecord(**entry) for entry in manifest["files"]}
@@ -279,7 +286,10 @@ def put(path: Path, data: bytes) -> bool:
 
 
 def place(path: Path, made: Path) -> bool:
-    """Copy a table from the workspace into the output, unless it stands there; return whether it was copied."""
+    """Copy a table from the workspace into the output, unless it stands there.
+
+    Return whether it was copied.
+    """
     if path.exists() and filecmp.cmp(path, made, shallow=False):
         return False
     with LocalStorage().create(str(path)) as sink, made.open("rb") as source:

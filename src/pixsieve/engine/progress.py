@@ -89,7 +89,7 @@ class Lines(_Counting):
         self.log(f"{self.step}: {said} in {self.seconds:.1f} s")
 
     def log(self, message: str) -> None:
-        print(message, file=self._stream, flush=True)  # noqa: T201  # this is what it is for
+        print(message, file=self._stream, flush=True)  # this is what it is for
 
 
 class JsonLines(_Counting):
@@ -115,4 +115,4 @@ class JsonLines(_Counting):
         self._say({"event": "log", "message": message})
 
     def _say(self, event: Mapping[str, object]) -> None:
-        print(json.dumps(event), file=self._stream, flush=True)  # noqa: T201  # this is what it is for
+        print(json.dumps(event), file=self._stream, flush=True)  # this is what it is for

@@ -1,8 +1,8 @@
 """Run a plan: index, inspect and score, select, export, and the manifest as the commit.
 
-Every step turns into units of work that an executor runs in any order; what is done already, by this run or an
-earlier one, is taken from the ledger. Results are put in order again before the next step looks at them, so
-that no output depends on who finished first.
+Every step turns into units of work that an executor runs in any order; what is done already, by
+this run or an earlier one, is taken from the ledger. Results are put in order again before the next
+step looks at them, so that no output depends on who finished first.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class RunOptions:
     """How a plan is run. None of it changes a byte of the result.
 
     Attributes:
-        workspace: Folder of the working state; ``None`` is ``.pixsieve`` in the output. Pipelines that share
-            one share their scores.
+        workspace: Folder of the working state; ``None`` is ``.pixsieve`` in the output. Pipelines
+            that share one share their scores.
         max_failed: Share of images that may fail before the run stops with an error, 0 to 1.
         progress: Hears of the steps; ``None`` is silence.
     """
@@ -299,7 +299,10 @@ def _index(job: _Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
         if ignored:
             step.facts["ignored members"] = ignored
     if not rows:
-        msg = f"{job.plan.reader.path_or_paths!r}: no samples were found; expected images or tars with images"
+        msg = (
+            f"{job.plan.reader.path_or_paths!r}: no samples were found; "
+            "expected images or tars with images"
+        )
         raise SourceNotFoundError(msg)
     return [found[number] for number in sorted(found)]
 
@@ -439,9 +442,12 @@ def _measuring(
             steps.append(step.stage)
     inspected = families.get(part.inspection)
     rows = Part(
-        source=part.source.source, index=job.ledger.resolve(part.source.table.path), start=part.start,
-        stop=part.stop, families=scores,
-    )  # fmt: skip
+        source=part.source.source,
+        index=job.ledger.resolve(part.source.table.path),
+        start=part.start,
+        stop=part.stop,
+        families=scores,
+    )
     return functools.partial(
         work.measure,
         rows,
@@ -454,7 +460,10 @@ def _measuring(
 
 
 def _check_budget(job: _Job, indexed: Sequence[work.Indexed], parts: Sequence[Part]) -> None:
-    """Stop where more images failed than the run allows. What has no image at all does not count."""
+    """Stop where more images failed than the run allows.
+
+    What has no image at all does not count.
+    """
     failed = job.problems.copy()
     for each in indexed:
         failed.update(each.problems)
@@ -578,8 +587,8 @@ def _says_shard(done: Done, since: float) -> str:
     rate = shard.samples / max(done.wall, 1e-9)
     what = "written" if done.value.written else "stood there already"
     return (
-        f"{shard.tar.name}: {shard.samples} samples, {shard.encoded} encoded anew, {shard.tar.size:,} bytes, "
-        f"{rate:,.0f} samples/s, {what}, {since:.1f} s in"
+        f"{shard.tar.name}: {shard.samples} samples, {shard.encoded} encoded anew, "
+        f"{shard.tar.size:,} bytes, {rate:,.0f} samples/s, {what}, {since:.1f} s in"
     )
 
 
@@ -591,7 +600,10 @@ def _commit(
     name_hash: str,
     shards: Sequence[WrittenShard],
 ) -> bool:
-    """Write what describes the dataset as a whole, the manifest last; return whether anything was written."""
+    """Write what describes the dataset as a whole, the manifest last.
+
+    Return whether anything was written.
+    """
     folder = Path(_writer(job).output_dir)
     with job.step("commit", None, "files") as step:
         key = fingerprint("account", selected.table.sha256, _key(parts))
@@ -647,8 +659,8 @@ def _check_importable(stages: Sequence[Stage], executor: Executor) -> None:
     for stage in stages:
         if type(stage).__module__ == "__main__":
             msg = (
-                f"{type(stage).__name__} is defined in the script itself, where worker processes cannot import "
-                "it; move it into a module, or run with InlineExecutor()"
+                f"{type(stage).__name__} is defined in the script itself, where worker processes "
+                "cannot import it; move it into a module, or run with InlineExecutor()"
             )
             raise PlanError(msg)
 

@@ -1,22 +1,22 @@
 """Units of work, and the executor seam.
 
-The engine compiles a plan into units; an executor runs each of them once, in any order, and tells how it
-ended. Retry, resume, failure budget and progress live above this seam, so executors cannot differ in
-meaning. A new executor is a new file beside ``local``; ``pixsieve.testing.executor_suite`` checks it.
+The engine compiles a plan into units; an executor runs each of them once, in any order, and tells
+how it ended. Retry, resume, failure budget and progress live above this seam, so executors cannot
+differ in meaning. A new executor is a new file beside ``local``;
+``pixsieve.testing.executor_suite`` checks it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pixsieve.scorers.guard import Guard, NoGuard
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping
+    from collections.abc import Callable, Hashable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from pixsieve.schema import Problem
@@ -79,7 +79,10 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The unit's process ended. ``row`` is the sample that it was reading, if it was reading one."""
+    """The unit's process ended.
+
+    ``row`` is the sample that it was reading, if it was reading one.
+    """
 
     unit: Unit
     row: int | None

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from pixsieve import schema
 from pixsieve.engine.ledger import TableRecord, Workspace
@@ -29,6 +28,7 @@ from pixsieve.storage import LocalStorage, tables
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pixsieve.engine.units import Context
@@ -57,8 +57,8 @@ class Site:
 class Indexed:
     """A source shard whose samples are located.
 
-    ``parts`` are (first row, row behind the last) of what is measured together; ``images`` counts the rows
-    with an image; ``problems`` counts by problem.
+    ``parts`` are (first row, row behind the last) of what is measured together; ``images`` counts
+    the rows with an image; ``problems`` counts by problem.
     """
 
     source: str
@@ -135,7 +135,10 @@ class Planned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
-    """A shard that stands in the output; ``written`` is false where it stood there already, whole."""
+    """A shard that stands in the output.
+
+    ``written`` is false where it stood there already, whole.
+    """
 
     shard: WrittenShard
     written: bool

@@ -66,7 +66,7 @@ class Manifest:
         return f"{text}\n".encode()
 
     def says_the_same_as(self, standing: Mapping[str, Any]) -> bool:
-        """Tell whether a manifest that was read differs in nothing but the versions that wrote it."""
+        """Tell whether a manifest that was read differs in no more than the versions."""
         mine = json.loads(self.to_bytes())
         return {**mine, "versions": None} == {**standing, "versions": None}
 

@@ -1,7 +1,7 @@
 """One pass over the samples of a part: one read and one decode of each, for all scorers together.
 
-Filters that a row's own columns decide run in between: what an earlier one drops, a later scorer does not
-look at. Rows that were scored before are not scored again.
+Filters that a row's own columns decide run in between: what an earlier one drops, a later scorer
+does not look at. Rows that were scored before are not scored again.
 """
 
 from __future__ import annotations
@@ -39,14 +39,16 @@ CHUNK_BYTES = 64 * 1024 * 1024
 """Pixels and encoded bytes that are held at a time for scorers."""
 CHUNK_ROWS = 256
 SCORED = "_scored"
-"""Column of a score table: whether the row was scored. A filter, or a problem, may have spared it."""
+"""Column of a score table: whether the row was scored. A filter, or a problem, may have spared
+it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
     """A scoring stage at work: its loaded function, and the scores that are there already.
 
-    ``known`` has the part's rows, with the stage's columns and :data:`SCORED`; ``None``: there are none.
+    ``known`` has the part's rows, with the stage's columns and :data:`SCORED`; ``None``: there are
+    none.
     """
 
     stage: ScoreStage
@@ -170,7 +172,10 @@ class _Reading:
             self.facts[row].problem_detail = detail
 
     def inspect(self, row: int) -> bool:
-        """Read a sample and note what its bytes tell, without decoding; return whether it is sound so far."""
+        """Read a sample and note what its bytes tell, without decoding.
+
+        Return whether it is sound so far.
+        """
         with self._guard.watch(row):
             siblings = self._siblings[row]
             places = [self._places[row], *(place for _, place in siblings)]
@@ -207,7 +212,10 @@ class _Reading:
                 self._fail(row, problem.problem, problem.detail)
 
     def decode(self, row: int, pixels: int, data: memoryview | None) -> NDArray[np.uint8] | None:
-        """Return a row's pixels, which checks it, too; ``None``: it does not decode, and is noted so."""
+        """Return a row's pixels, which checks it, too; ``None``.
+
+        It does not decode, and is noted so.
+        """
         with self._guard.watch(row):
             self.decoded += 1
             try:
@@ -236,7 +244,10 @@ class _Chunk:
         return self._held >= CHUNK_BYTES or len(self.rows) >= CHUNK_ROWS
 
     def add(self, row: int) -> None:
-        """Take a row whose sample may lie in the buffer; its pixels are decoded when a scorer needs them."""
+        """Take a row whose sample may lie in the buffer.
+
+        Its pixels are decoded when a scorer needs them.
+        """
         self.rows.append(row)
         scorers = [step.stage for step in self.steps if isinstance(step, Scorer)]
         if self.reading.inspection is None:  # its bytes were read, and must not be read again
@@ -276,7 +287,10 @@ class _Chunk:
     def _score(
         self, scorer: Scorer, active: NDArray[np.bool_], columns: Mapping[str, pa.ChunkedArray]
     ) -> pa.Table:
-        """Score the active rows that have no scores yet; return the columns for all rows of the chunk."""
+        """Score the active rows that have no scores yet.
+
+        Return the columns for all rows of the chunk.
+        """
         known = _known(scorer, len(self.reading.index)).take(pa.array(self.rows))
         need = active & ~known[SCORED].to_numpy()
         stage = scorer.stage
@@ -342,7 +356,7 @@ class _Chunk:
 
 
 def _level(stage: ScoreStage) -> int:
-    """Return the shorter side that the stage's pixels are decoded for, whatever other stages need."""
+    """Return the shorter side that a stage's pixels are decoded for, whatever others need."""
     return max(stage.needs.pixels or 0, SHARED_PIXELS)
 
 

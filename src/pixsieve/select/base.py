@@ -1,8 +1,8 @@
 """The selection seam: the table that stages decide over, and what they may answer.
 
-A selection stage is a frozen description with a :meth:`~pixsieve.stage.SelectStage.decide` that looks at
-columns of :class:`Rows` and returns :class:`Verdicts`. It never removes a row: the engine writes down, for
-every row, where it ended and why.
+A selection stage is a frozen description with a :meth:`~pixsieve.stage.SelectStage.decide` that
+looks at columns of :class:`Rows` and returns :class:`Verdicts`. It never removes a row: the engine
+writes down, for every row, where it ended and why.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Part:
         index: Path of the index table.
         start: First row of the part in the index table.
         stop: Row behind the last one.
-        families: Paths of tables with exactly ``stop - start`` rows, in the same order; the first one is
-            the inspection.
+        families: Paths of tables with exactly ``stop - start`` rows, in the same order; the first
+            one is the inspection.
     """
 
     source: str
@@ -62,7 +62,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Neighbouring rows: the first one's number, the columns asked for, and which of them are still kept."""
+    """Neighbouring rows.
+
+    The first one's number, the columns asked for, and which of them are still kept.
+    """
 
     first: int
     columns: pa.Table
@@ -109,7 +112,7 @@ class Rows:
         return len(self.kept)
 
     def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yield all rows in order, at least :data:`BATCH_ROWS` at a time where there are so many."""
+        """Yield all rows in order, at least :data:`BATCH_ROWS` at a time but for the last."""
         waiting: list[pa.Table] = []
         first = count = 0
         for table in read_parts(self.parts, columns):
@@ -140,7 +143,10 @@ class Rows:
 
 
 def read_parts(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the named sample columns of each part; each index table is read once for all of its parts."""
+    """Yield the named sample columns of each part.
+
+    Each index table is read once for all of its parts.
+    """
     wanted = dict.fromkeys(columns)
     from_index = [name for name in wanted if name in FROM_INDEX]
     index_path = ""
@@ -163,7 +169,10 @@ def read_parts(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Tab
 
 
 def sample_schema(added: Sequence[pa.Schema]) -> pa.Schema:
-    """Return the columns that stages see: those of every pipeline, and what the stages before added."""
+    """Return the columns that stages see.
+
+    Those of every pipeline, and what the stages before added.
+    """
     fields = list(schema.SAMPLE)
     for extra in added:
         fields.extend(extra)
@@ -171,7 +180,7 @@ def sample_schema(added: Sequence[pa.Schema]) -> pa.Schema:
 
 
 def failed_rows(part: Part) -> pa.Table:
-    """Return the columns ``problem`` and ``problem_detail`` of a part, from locating or else from reading."""
+    """Return ``problem`` and ``problem_detail`` of a part, from locating or else from reading."""
     names = ["problem", "problem_detail"]
     located = tables.read_table(part.index, names).slice(part.start, part.rows)
     read = tables.read_table(part.families[0], names)

@@ -1,7 +1,8 @@
 """The source seam: where samples come from.
 
 A source finds its shards (:class:`SourceShard`) and locates the samples of one shard as rows of
-:data:`pixsieve.schema.INDEX`. It never decodes an image. A new kind of source is a new file beside this one.
+:data:`pixsieve.schema.INDEX`. It never decodes an image. A new kind of source is a new file beside
+this one.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 def image_id(file: str, key: str, occurrence: int) -> str:
     """Return the id of a sample: readable, safe in every loader, and unique by its 64-bit digest.
 
-    Made of the last part of the key, reduced to ``[A-Za-z0-9_-]`` and 40 characters, and 16 hexadecimal
-    digits of the SHA-256 of (file, key, occurrence). It does not change when other samples come or go.
+    Made of the last part of the key, reduced to ``[A-Za-z0-9_-]`` and 40 characters, and 16
+    hexadecimal digits of the SHA-256 of (file, key, occurrence). It does not change when other
+    samples come or go.
     """
     identity = f"{file}\0{key}\0{occurrence}".encode("utf-8", "surrogateescape")
     slug = _UNSAFE.sub("-", key.rpartition("/")[2]).strip("-_")[:40].strip("-_")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence  # noqa: TC003  # recipes ask for the types
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,12 +24,12 @@ JSON_TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilePartitioningStage(ReadStage):
-    """Names the input in a stage of its own before ``ImageReaderStage()``, as NeMo Curator's scripts do.
+    """Names the input before an ``ImageReaderStage()``, as NeMo Curator's scripts do.
 
     Args:
         file_paths: As ``path_or_paths`` of :class:`ImageReaderStage`.
-        files_per_partition: Accepted for such scripts and without effect: units of work follow source shards,
-            and no result depends on them.
+        files_per_partition: Accepted for such scripts and without effect: units of work follow
+            source shards, and no result depends on them.
         file_extensions: Likewise; what a file is is told by its content.
     """
 
@@ -44,15 +44,19 @@ class ImageReaderStage(ReadStage):
 
     Args:
         path_or_paths: A folder (recursive), a tar (plain, gz, zst), a glob, a brace list such as
-            ``in/{00000..00009}.tar``, or a list of these. ``None`` after a ``FilePartitioningStage``.
-        decode_check: ``"full"`` decodes every image completely and fails those that do not; ``"header"``
-            looks at headers only (images that the writer will re-encode are decoded all the same).
+            ``in/{00000..00009}.tar``, or a list of these. ``None`` after a
+            ``FilePartitioningStage``.
+        decode_check: ``"full"`` decodes every image completely and fails those that do not;
+            ``"header"`` looks at headers only (images that the writer will re-encode are decoded
+            all the same).
         animated: What to do with more than one frame: ``"reject"``, or take the ``"first_frame"``.
-        caption_field: Field of the json member that is the caption of samples without a ``.txt`` member.
-        json_fields: Fields of the json member that become columns, with their types: ``string``, ``int64``,
-            ``double`` or ``bool``. A value of another type is null, and ``metadata_problem`` says so.
-        key_split: Where a member name's key ends: at its ``first`` dot or its ``last``; ``auto`` is first in
-            tars, as WebDataset readers do, and last in folders.
+        caption_field: Field of the json member that is the caption of samples without a ``.txt``
+            member.
+        json_fields: Fields of the json member that become columns, with their types: ``string``,
+            ``int64``, ``double`` or ``bool``. A value of another type is null, and
+            ``metadata_problem`` says so.
+        key_split: Where a member name's key ends: at its ``first`` dot or its ``last``; ``auto`` is
+            first in tars, as WebDataset readers do, and last in folders.
         image_member: Extension of the member that is the image where a sample has several images.
         max_pixels: Images with more are failed without being decoded.
         max_image_bytes: Images with more are failed without being read.
@@ -77,7 +81,7 @@ class ImageReaderStage(ReadStage):
                 )
                 raise PlanError(msg)
             if name in schema.RESERVED:
-                msg = f"json_fields: {name!r} is a column of pixsieve's own; it cannot be read from json"
+                msg = f"json_fields: {name!r} is a column of pixsieve's own; json cannot give it"
                 raise PlanError(msg)
 
     @property

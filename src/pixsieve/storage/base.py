@@ -1,7 +1,7 @@
-"""The storage seam: every byte that pixsieve reads from a source or writes to an output goes through it.
+"""The storage seam, which every byte that is read from a source or written passes.
 
-A new kind of store is a new file beside this one: a class that keeps the promises below (the suite in
-``pixsieve.testing.storage_suite`` checks them) and a line in ``pixsieve.storage.storage_for``.
+A new kind of store is a new file beside this one: a class that keeps the promises below (the suite
+in ``pixsieve.testing.storage_suite`` checks them) and a line in ``pixsieve.storage.storage_for``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One stored object: its path, its size in bytes, and a version that differs once it has changed."""
+    """One stored object.
+
+    Its path, its size in bytes, and a version that differs once it has changed.
+    """
 
     path: str
     size: int
@@ -30,8 +33,9 @@ class ObjectInfo:
 class Reader(Protocol):
     """An open object. Not shared between threads.
 
-    Every method raises :class:`pixsieve.errors.SourceChangedError` where the object turns out to be shorter
-    than when it was opened, and :class:`pixsieve.errors.StorageError` where the store fails.
+    Every method raises :class:`pixsieve.errors.SourceChangedError` where the object turns out to be
+    shorter than when it was opened, and :class:`pixsieve.errors.StorageError` where the store
+    fails.
     """
 
     info: ObjectInfo
@@ -45,7 +49,7 @@ class Reader(Protocol):
         ...
 
     def check_unchanged(self) -> None:
-        """Raise ``SourceChangedError`` unless the object still has the version that it was opened with."""
+        """Raise ``SourceChangedError`` unless the object is what it was when it was opened."""
         ...
 
     def close(self) -> None: ...
@@ -53,7 +57,10 @@ class Reader(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None: ...
 
 
@@ -75,8 +82,9 @@ class Storage(Protocol):
     def list(self, root: str) -> Iterator[ObjectInfo]:
         """All objects below ``root`` in the order of their path's parts; hidden ones are left out.
 
-        Paths are relative to ``root``, with ``/`` between parts. What is not a regular object (a link that
-        leaves the root, a device) is given with the version ``"unsafe:<kind>"`` and the size 0.
+        Paths are relative to ``root``, with ``/`` between parts. What is not a regular object (a
+        link that leaves the root, a device) is given with the version ``"unsafe:<kind>"`` and the
+        size 0.
         """
         ...
 

@@ -30,7 +30,10 @@ _KINDS = {
 
 
 class LocalReader:
-    """An open local file, read at given places only: a file that shrinks is an error, never a crash."""
+    """An open local file, read at given places only.
+
+    A file that shrinks is an error, never a crash.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -92,7 +95,10 @@ class LocalReader:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -201,6 +207,9 @@ def _part_order(entry: os.DirEntry[str]) -> bytes:
 
 
 def _stays_inside(entry: os.DirEntry[str], real_root: str) -> bool:
-    """Tell whether a link leads to a regular file below the root; links to folders could make circles."""
+    """Tell whether a link leads to a regular file below the root.
+
+    Links to folders could make circles.
+    """
     target = os.path.realpath(entry.path)
     return Path(target).is_file() and target.startswith(real_root + os.sep)

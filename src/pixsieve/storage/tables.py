@@ -1,4 +1,7 @@
-"""Parquet tables through the storage seam, always with the same settings: equal rows are equal bytes."""
+"""Parquet tables through the storage seam, always with the same settings.
+
+Equal rows are equal bytes.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,8 @@ WORKING: Mapping[str, object] = {
     "use_dictionary": False,
     "write_statistics": False,
 }
-"""For tables of the working state: many small ones, for which zstd and dictionaries cost four times as much."""
+"""For tables of the working state: many small ones, for which zstd and dictionaries cost four
+times as much."""
 _ALWAYS = {"version": "2.6", "store_schema": True}
 ROW_GROUP = 65_536
 """Rows per row group of long tables."""

@@ -1,0 +1,68 @@
+"""Questions in SQL to datasets and workspaces."""
+
+from __future__ import annotations
+
+import pytest
+
+from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.run import RunOptions
+from pixsieve.errors import SourceNotFoundError, UsageError
+from pixsieve.pipeline import Pipeline
+from pixsieve.query import query
+from pixsieve.recipe import parse_stages
+from pixsieve.stages import ExactDeduplicationStage, FilterStage, ImageReaderStage, ImageWriterStage
+
+
+@pytest.fixture(scope="module")
+def made(corpus, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("query")
+    pipeline = Pipeline().add_stage(ImageReaderStage(str(corpus / "tars")))
+    pipeline.add_stage(FilterStage("width >= 100")).add_stage(ExactDeduplicationStage())
+    pipeline.add_stage(ImageWriterStage(output_dir=str(folder / "out"), images_per_tar=10))
+    result = pipeline.run(InlineExecutor(), RunOptions(max_failed=1))
+    return folder / "out", result
+
+
+def test_a_dataset_has_its_samples_and_what_was_dropped(made):
+    output, result = made
+    rows = query(output, "select count(*) kept, count(distinct tar_file) shards from samples")
+    assert rows.to_pylist() == [{"kept": result.counts.kept, "shards": len(result.shards)}]
+    rows = query(output, "select status, count(*) n from dropped group by status order by status")
+    assert rows.to_pylist() == [
+        {"status": "dropped", "n": result.counts.dropped},
+        {"status": "failed", "n": result.counts.failed},
+    ]
+
+
+def test_a_workspace_has_every_sample_with_columns_that_belong_together(made):
+    output, result = made
+    workspace = output / ".pixsieve"
+    rows = query(workspace, "select status, count(*) n from samples group by status")
+    counted = {row["status"]: row["n"] for row in rows.to_pylist()}
+    counts = result.counts
+    assert counted == {"kept": counts.kept, "dropped": counts.dropped, "failed": counts.failed}
+    kept = "select image_id, sha256, width, caption from samples where status = 'kept' order by 1"
+    exported = "select image_id, original_sha256 sha256, width, caption from samples order by 1"
+    assert query(workspace, kept).to_pylist() == query(output, exported).to_pylist()
+
+
+def test_scoring_without_a_writer_leaves_a_workspace_to_ask(corpus, tmp_path):
+    pipeline = parse_stages([str(corpus / "files")], ['FilterStage: {where: "width >= 100"}'])
+    options = RunOptions(workspace=str(tmp_path / "ws"), max_failed=1)
+    result = pipeline.run(InlineExecutor(), options)
+    assert result.output_dir is None
+    rows = query(tmp_path / "ws", "select count(*) n from samples where status = 'kept'")
+    assert rows.to_pylist() == [{"n": result.counts.kept}]
+
+
+@pytest.mark.parametrize(
+    "sql", ["selec 1", "select nothing from samples", "", "select 1 from other"]
+)
+def test_a_query_that_cannot_be_answered_is_a_usage_error(made, sql):
+    with pytest.raises(UsageError, match="cannot be answered"):
+        query(made[0], sql)
+
+
+def test_a_folder_that_is_neither_is_named(tmp_path):
+    with pytest.raises(SourceNotFoundError, match=r"neither a dataset nor a workspace"):
+        query(tmp_path, "select 1")
