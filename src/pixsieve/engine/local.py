@@ -18,13 +18,13 @@ import resource
 import signal
 import sys
 import traceback
-import types
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pixsieve.engine.units import Context, Done, Failed, Lost, Outcome, Unit, perform
 from pixsieve.errors import RunError, UsageError
+from pixsieve.processes import without_main
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -144,7 +144,7 @@ class LocalSession:
         process = self._context.Process(
             target=_work, args=(theirs, row, self._seconds, os.getpid()), daemon=True
         )
-        with _one_thread_each(), _without_main():
+        with _one_thread_each(), without_main():
             process.start()
         theirs.close()
         worker = _Worker(process, ours, row)
@@ -256,18 +256,3 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep workers from importing the caller's script.
-
-    Otherwise a script that runs a pipeline at its top level would run it again in each worker.
-    Stages that a script defines itself must therefore lie in a module that can be imported.
-    """
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main

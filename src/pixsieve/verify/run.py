@@ -17,6 +17,7 @@ from pixsieve.errors import (
     UsageError,
     WorkerLostError,
 )
+from pixsieve.processes import without_main
 from pixsieve.schema import SIDECAR
 from pixsieve.verify import accounts
 from pixsieve.verify.findings import Checked, Finding, Findings, VerifyReport, shown
@@ -279,7 +280,9 @@ def _run(tasks: Sequence[ShardTask], workers: int) -> Iterator[ShardResult]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
         try:
-            yield from pool.map(check_shard, tasks)
+            with without_main():  # processes start when they get their first task
+                results = pool.map(check_shard, tasks)
+            yield from results
         except BrokenProcessPool as error:
             raise WorkerLostError(
                 "a verifying process died: killed, out of memory, or crashed in a decoder; "

@@ -46,7 +46,7 @@ class Sidecar:
             UnreadableTableError: If it cannot be read.
         """
         try:
-            with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+            with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
                 self.schema: pa.Schema = parquet.schema_arrow.remove_metadata()
                 self.metadata: dict[bytes, bytes] = parquet.metadata.metadata or {}
                 self.kind = "pixsieve" if own else _kind(self.metadata, set(self.schema.names))
@@ -148,7 +148,7 @@ def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
 def rows_of(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a Parquet file's rows, a batch in memory; raises ``UnreadableTableError``."""
     try:
-        with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+        with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(
                 batch_size=_CHUNK, columns=columns, use_threads=False
             ):
@@ -160,7 +160,7 @@ def rows_of(path: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
 def schema_of(path: Path) -> pa.Schema:
     """Return the schema of a Parquet file without metadata; raises ``UnreadableTableError``."""
     try:
-        with path.open("rb") as file, pq.ParquetFile(file) as parquet:
+        with path.open("rb") as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             return parquet.schema_arrow.remove_metadata()
     except _FAILURES as error:
         raise UnreadableTableError(f"{type(error).__name__}: {error}") from error
