@@ -320,11 +320,8 @@ class _Chunk:
             else (),
         )
         found = scorer.score(batch)
-        if found.num_rows != len(numbers) or found.schema.names != stage.adds().names:
-            msg = (
-                f"{type(stage).__name__} gave {found.num_rows} rows of {found.schema.names} for "
-                f"{len(numbers)} images; expected one row each of {stage.adds().names}"
-            )
+        if fault := _fault(found, len(numbers), stage.adds()):
+            msg = f"{type(stage).__name__} gave {fault}; mend what its load() returns"
             raise PlanError(msg)
         return found
 
@@ -353,6 +350,21 @@ class _Chunk:
         else:
             read = self.reading.inspection.take(rows)
         return columns | {name: read[name] for name in read.column_names}
+
+
+def _fault(found: pa.RecordBatch, rows: int, wanted: pa.Schema) -> str | None:
+    """Say what is wrong with the scores of a batch, if anything."""
+    if found.num_rows != rows or found.schema.names != wanted.names:
+        return (
+            f"{found.num_rows} rows of {found.schema.names} for {rows} images; "
+            f"expected one row each of {wanted.names}"
+        )
+    for expected, column in zip(wanted, found.columns, strict=True):
+        try:
+            column.cast(expected.type)
+        except pa.ArrowException as error:
+            return f"{expected.name!r} as {column.type}, expected {expected.type} ({error})"
+    return None
 
 
 def _level(stage: ScoreStage) -> int:
