@@ -71,7 +71,8 @@ def test_run_that_is_killed_at_any_moment_ends_as_if_undisturbed(
         watch.look()
         assert tree(output) == expected
         assert leftovers(output) == []
-    assert {(False, False), (True, False)} <= stages_hit
+    if kills >= 50:  # few kills may all fall into one stage
+        assert {(False, False), (True, False)} <= stages_hit
 
 
 def test_workers_of_a_killed_run_end_at_once(corpus: Path, tmp_path: Path, program: Program):

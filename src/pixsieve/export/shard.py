@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -49,8 +50,7 @@ class WrittenShard:
     encoded: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Exported:
+class _Exported(NamedTuple):
     """An image as it stands in the tar."""
 
     offset: int
@@ -92,18 +92,18 @@ def write_shard(
     output = Path(writer.output_dir)
     images: list[_Exported] = []
     names: list[list[str]] = []
-    with storage.create(str(output / f"{stem}.tar")) as sink:
+    paths = [str(output / f"{stem}.tar"), str(output / f"{stem}.parquet")]
+    with storage.create_together(paths) as (sink, sidecar_sink):
         stream = TarStream(sink, files)
         for row in _rows(plan):
             exported, members = _write_sample(stream, row, writer, files)
             images.append(exported)
             names.append(members)
         size = stream.finish()
+        sidecar = _sidecar(plan, added, f"{stem}.tar", images, names)
+        data = tables.table_bytes(sidecar, tables.DATASET)
+        sidecar_sink.write(data)
         files.check_unchanged()
-    sidecar = _sidecar(plan, added, f"{stem}.tar", images, names)
-    data = tables.table_bytes(sidecar, tables.DATASET)
-    with storage.create(str(output / f"{stem}.parquet")) as sink:
-        sink.write(data)
     record = FileRecord(
         name=f"{stem}.parquet", size=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
@@ -116,8 +116,7 @@ def seal(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
+class _Row(NamedTuple):
     key: str
     file: str
     version: str
@@ -195,12 +194,17 @@ def _write_sample(
 
 def _free_extension(original: str, taken: set[str]) -> str:
     """Return a safe extension for a member, which no other member of the sample has."""
-    safe = _UNSAFE.sub("-", original.lower())[:_EXTENSION] or "data"
+    safe = _safe_extension(original)
     free, number = safe, 2
     while free in taken:
         mark = f"_{number}"
         free, number = safe[: _EXTENSION - len(mark)] + mark, number + 1
     return free
+
+
+@functools.lru_cache(maxsize=1024)
+def _safe_extension(original: str) -> str:
+    return _UNSAFE.sub("-", original.lower())[:_EXTENSION] or "data"
 
 
 def _sidecar(

@@ -39,6 +39,14 @@ class TarStream:
 
     def copy(self, name: str, file: str, version: str, offset: int, size: int) -> int:
         """Append a member from a source file; return the offset of its first data byte."""
+        start = self._fill + self._padding + tar.BLOCK
+        if start + size < BUFFER:  # the common case, in which nothing is cut in two
+            head = bytes(self._padding) + tar.header(name, size)
+            self._buffer[self._fill : start] = head
+            self._reads.append((file, version, offset, start, start + size))
+            self._fill = start + size
+            self._padding = tar.padding(size)
+            return self._written + start
         first = self._begin(name, size)
         left = size
         while left:

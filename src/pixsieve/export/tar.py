@@ -5,6 +5,8 @@ Source of the format: POSIX.1-1988, "ustar Interchange Format".
 
 from __future__ import annotations
 
+import zlib
+
 from pixsieve.errors import RunError
 
 BLOCK = 512
@@ -36,7 +38,9 @@ def header(name: str, size: int) -> bytes:
         msg = f"member {name!r} of {size} bytes does not fit a ustar header (100 bytes, 8 GiB)"
         raise RunError(msg)
     length = b"%011o\0" % size
-    checksum = b"%06o\0 " % (_FIXED_SUM + sum(encoded) + sum(length))
+    # The lower half of Adler-32 is 1 and the sum of the bytes, as long as that is below 65,521.
+    total = _FIXED_SUM + (zlib.adler32(encoded + length) & 0xFFFF) - 1
+    checksum = b"%06o\0 " % total
     return b"".join(
         (encoded.ljust(MAX_NAME, b"\0"), _MODE_OWNER, length, _TIME, checksum, _TYPE_TO_END)
     )

@@ -98,3 +98,12 @@ class Storage(Protocol):
         ``durable``: it is on the medium, with its name, before the exit returns.
         """
         ...
+
+    def create_together(
+        self, paths: Sequence[str], *, durable: bool = True
+    ) -> AbstractContextManager[tuple[Sink, ...]]:
+        """Write objects that appear one after the other, in this order, when all of them are whole.
+
+        It costs less than to write one after the other durably.
+        """
+        ...

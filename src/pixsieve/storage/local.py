@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from pixsieve.errors import SourceChangedError, SourceNotFoundError, StorageError
+from pixsieve.errors import (
+    PixsieveError,
+    SourceChangedError,
+    SourceNotFoundError,
+    StorageError,
+)
 from pixsieve.storage.base import ObjectInfo
 
 if TYPE_CHECKING:
@@ -59,8 +64,12 @@ class LocalReader:
         return data
 
     def read_into(self, buffers: Sequence[Buffer], offset: int) -> None:
-        views = [memoryview(buffer).cast("B") for buffer in buffers]
         try:
+            if len(buffers) <= _IOV_MAX:
+                done = os.preadv(self._fd, buffers, offset)
+                if done == sum(map(len, buffers)):  # type: ignore[arg-type]  # all have a length
+                    return
+            views = [memoryview(buffer).cast("B") for buffer in buffers]
             while views:
                 done = os.preadv(self._fd, views[:_IOV_MAX], offset)
                 if not done and any(len(view) for view in views[:_IOV_MAX]):
@@ -131,26 +140,39 @@ class LocalStorage:
 
     @contextlib.contextmanager
     def create(self, path: str, *, durable: bool = True) -> Iterator[BinaryIO]:
-        target = Path(path)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        with self.create_together([path], durable=durable) as (sink,):
+            yield sink
+
+    @contextlib.contextmanager
+    def create_together(
+        self, paths: Sequence[str], *, durable: bool = True
+    ) -> Iterator[tuple[BinaryIO, ...]]:
+        targets = [Path(path) for path in paths]
+        temporaries = [
+            target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp") for target in targets
+        ]
         try:
-            with temporary.open("xb", buffering=_SINK_BUFFER) as sink:
-                yield sink
-                sink.flush()
-                if durable:
-                    os.fsync(sink.fileno())
-            temporary.rename(target)
+            with contextlib.ExitStack() as stack:
+                sinks = tuple(
+                    stack.enter_context(temporary.open("xb", buffering=_SINK_BUFFER))
+                    for temporary in temporaries
+                )
+                yield sinks
+                for sink in sinks:
+                    sink.flush()
+                    if durable:
+                        os.fsync(sink.fileno())
+            for temporary, target in zip(temporaries, targets, strict=True):
+                temporary.rename(target)
             if durable:
-                sync_folder(target.parent)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-            if isinstance(error, StorageError):
-                raise
-            raise storage_error("cannot write", path, error) from error
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+                for folder in {target.parent for target in targets}:
+                    sync_folder(folder)
+        except BaseException as error:
+            for temporary in temporaries:
+                with contextlib.suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+            if isinstance(error, OSError) and not isinstance(error, PixsieveError):
+                raise storage_error("cannot write", ", ".join(paths), error) from error
             raise
 
 
