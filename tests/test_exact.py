@@ -12,7 +12,6 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pixsieve.select.base import Rows
 from pixsieve.stages import ExactDeduplicationStage
 from pixsieve.testing.rows import make_rows
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
+
+    from pixsieve.select.base import Rows
 
 STAGE = ExactDeduplicationStage()
 DIGESTS = [hashlib.sha256(bytes([number])).hexdigest() for number in range(4)]
