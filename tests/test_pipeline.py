@@ -133,7 +133,7 @@ def test_json_fields_come_before_scores():
         ),
         (
             [READER, Score(wants=("widht",))],
-            "Score reads the column 'widht', which no stage before it adds; did you mean 'width'?; the",
+            "Score reads the column 'widht', which no stage before it adds; did you mean 'width'?",
         ),
         ([READER, Score(name="a", wants=("b",)), Score(name="b")], "Score reads the column 'b'"),
         ([READER, FilterStage("score > 1"), Score()], "names the column 'score'"),
