@@ -20,7 +20,7 @@ import sys
 import traceback
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pixsieve.engine.units import Context, Done, Failed, Lost, Outcome, Unit, perform
 from pixsieve.errors import RunError, UsageError
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
+    from types import TracebackType
 
     from pixsieve.schema import Problem
 
@@ -171,11 +172,19 @@ class _ProcessGuard:
         self._row = row
         self._seconds = seconds
 
-    @contextlib.contextmanager
-    def watch(self, row: int) -> Iterator[None]:
+    def watch(self, row: int) -> Self:
         self._row.value = row
+        return self
+
+    def __enter__(self) -> None:
         signal.setitimer(signal.ITIMER_PROF, self._seconds)
-        yield
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
         self._row.value = _NO_ROW
 

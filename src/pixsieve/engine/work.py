@@ -357,16 +357,14 @@ def account(
     """Write the table of all that is not in the export, and take the inputs' digests."""
     del context
     path = site.workspace.table_path(key)
-    chosen = tables.read_table(selection)
     digests: dict[str, tuple[int, hashlib._Hash]] = {}
-    rows = first = 0
+    rows = 0
     with tables.table_writer(
         LocalStorage(), site.workspace.resolve(path), schema.DROPPED, tables.DATASET
     ) as writer:
         columns = [name for name in schema.DROPPED.names if name in schema.SAMPLE.names]
-        for part, table in zip(parts, read_parts(parts, columns), strict=True):
-            verdicts = chosen.slice(first, part.rows)
-            first += part.rows
+        for number, (part, table) in enumerate(zip(parts, read_parts(parts, columns), strict=True)):
+            verdicts = tables.read_row_group(selection, number)
             _digest(digests, part)
             gone = verdicts["rank"].is_null()
             for name in ("status", "stage", "reason", "evidence", "duplicate_of"):

@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 WRITER_VERSION = 1
 """Raise it when the same plan gives other bytes; it is part of every shard's name."""
-BUCKET_ROWS = 50_000
+BUCKET_ROWS = 8_192
 """Rows that planning holds at a time; more are set aside in files."""
+MOST_BUCKETS = 256
+"""Files that are open for that; where they do not suffice, each holds more rows."""
 HASH_DIGITS = 12
 
 _PROBLEMS = ("problem", "problem_detail")
@@ -267,8 +269,9 @@ def _buckets(
 def _bucket_edges(borders: NDArray[np.int64]) -> list[int]:
     """Return the shards at which buckets start, and the number of shards."""
     edges = [0]
+    most = max(BUCKET_ROWS, int(borders[-1]) // MOST_BUCKETS)
     for shard in range(1, len(borders) - 1):
-        if borders[shard + 1] - borders[edges[-1]] > BUCKET_ROWS:
+        if borders[shard + 1] - borders[edges[-1]] > most:
             edges.append(shard)
     return [*edges, len(borders) - 1] if len(borders) > 1 else [0]
 

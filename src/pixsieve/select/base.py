@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384
 """Rows that a stage is handed at a time; memory follows it, not the dataset."""
 
 FROM_INDEX = {

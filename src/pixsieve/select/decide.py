@@ -139,11 +139,13 @@ def _batches(
     ranks: NDArray[np.int64],
 ) -> Iterator[pa.Table]:
     """Yield the selection table part by part."""
-    before = None if earlier is None else tables.read_table(earlier)
     first = 0
-    for part in parts:
+    for number, part in enumerate(parts):
         stop = first + part.rows
-        found = _failed(part) if before is None else before.slice(first, part.rows).to_pydict()
+        if earlier is None:
+            found = _failed(part)
+        else:
+            found = tables.read_row_group(earlier, number).to_pydict()
         for label, verdict in verdicts:
             low, high = np.searchsorted(verdict.drop, (first, stop))
             for at in range(low, high):

@@ -57,8 +57,8 @@ def table_writer(
         yield writer
 
 
-def read_row_group(path: str, number: int, columns: Sequence[str]) -> pa.Table:
-    """Read the named columns of one row group; errors as :func:`read_table`."""
+def read_row_group(path: str, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read one row group, or the named columns of it; errors as :func:`read_table`."""
     try:
         with pa.OSFile(path) as data, pq.ParquetFile(data, pre_buffer=False) as file:
             return file.read_row_group(number, columns, use_threads=False)
