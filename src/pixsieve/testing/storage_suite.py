@@ -112,7 +112,7 @@ class StorageTests:
                 storage.stat(path)
         assert [info.path for info in storage.list(root)] == ["object"]
 
-    @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SourceChangedError])
+    @pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt, SourceNotFoundError])
     def test_a_failure_leaves_nothing_and_passes(
         self, storage: Storage, root: str, error: type[BaseException]
     ) -> None:
@@ -129,6 +129,33 @@ class StorageTests:
             else:
                 with storage.open(path) as reader:
                     assert reader.read(0, reader.info.size) == before
+
+    def test_objects_made_together_appear_when_all_are_whole(
+        self, storage: Storage, root: str
+    ) -> None:
+        names = ["z.tar", "a.parquet"]
+        paths = [posixpath.join(root, name) for name in names]
+        with storage.create_together(paths) as sinks:
+            for sink, name in zip(sinks, names, strict=True):
+                sink.write(name.encode())
+                assert list(storage.list(root)) == []
+        for path, name in zip(paths, names, strict=True):
+            with storage.open(path) as reader:
+                assert reader.read(0, reader.info.size) == name.encode()
+
+    def test_a_failure_leaves_none_of_the_objects_made_together(
+        self, storage: Storage, root: str
+    ) -> None:
+        paths = [posixpath.join(root, name) for name in ("one", "two")]
+        with pytest.raises(KeyError), storage.create_together(paths) as sinks:  # noqa: PT012
+            sinks[0].write(b"whole")
+            raise KeyError
+        assert list(storage.list(root)) == []
+        self.put(storage, root, "object", b"no folder")
+        paths.append(posixpath.join(root, "object", "below"))
+        with pytest.raises(StorageError, match="below"), storage.create_together(paths):
+            pass
+        assert [info.path for info in storage.list(root)] == ["object"]
 
     def test_an_object_can_be_written_anew(self, storage: Storage, root: str) -> None:
         path = self.put(storage, root, "object", b"a longer first one")
