@@ -25,7 +25,7 @@ from pixsieve.stages import (
     ShuffleStage,
 )
 
-COMMANDS = ("export", "run", "describe", "verify", "why", "clean")
+COMMANDS = ("export", "run", "score", "query", "describe", "verify", "why", "clean")
 GUIDE = Path(__file__).parents[1] / "docs" / "cli.md"
 
 

@@ -109,7 +109,6 @@ def test_what_errors_carry_comes_home_too():
     assert (str(interrupted), interrupted.exit_code) == ("stopped", 143)
 
 
-@pytest.mark.xfail(reason="OSError leaves it out when it is pickled", strict=True)
 def test_the_number_of_a_storage_error_comes_home_so_that_it_may_be_tried_again():
     full = StorageError("cannot read a.tar: Input/output error")
     full.errno = 5

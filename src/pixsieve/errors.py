@@ -71,9 +71,21 @@ class SourceChangedError(SourceError):
 
 
 class StorageError(PixsieveError, OSError):
-    """Reading or writing failed for a reason of the environment."""
+    """Reading or writing failed for a reason of the environment.
+
+    Args:
+        message: What failed, with which file, and why.
+        number: The system's error number; it tells whether trying again may help.
+    """
 
     exit_code = 4
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number
+
+    def __reduce__(self) -> tuple[type[StorageError], tuple[str, int | None]]:
+        return type(self), (str(self), self.errno)  # OSError leaves the number behind
 
 
 class RunError(PixsieveError):

@@ -34,7 +34,7 @@ class Catalog:
         selection: The selection table.
     """
 
-    FILE: ClassVar[str] = "catalog.json"
+    FILE: ClassVar[str] = "ledger/catalog.json"
 
     index: tuple[str, ...]
     families: tuple[tuple[str, ...], ...]

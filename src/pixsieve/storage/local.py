@@ -178,9 +178,7 @@ class LocalStorage:
 
 def storage_error(action: str, path: str | Path, error: OSError) -> StorageError:
     """Return ``error`` as one line that names the file and the cause."""
-    found = StorageError(f"{action} {path}: {error.strerror or error}")
-    found.errno = error.errno
-    return found
+    return StorageError(f"{action} {path}: {error.strerror or error}", error.errno)
 
 
 def sync_folder(folder: Path) -> None:
