@@ -213,6 +213,7 @@ def test_the_siblings_digest_cannot_be_shifted_between_members():
     whole = read(("txt", b"ab"), ("cls", b"c")).siblings_sha256
     assert whole != read(("txt", b"a"), ("cls", b"bc")).siblings_sha256
     assert whole != read(("txt", b"abcls\x001\x00c")).siblings_sha256
+    assert whole != read(("txt", b"abcls\x00c")).siblings_sha256
     assert read().siblings_sha256 == hashlib.sha256(b"").hexdigest()
 
 

@@ -170,7 +170,8 @@ def test_sizes_are_told_before_a_byte_is_written():
 def test_neighbours_are_read_in_one_go_and_what_lies_between_is_left_out(tmp_path: Path):
     data = noise(200_000)
     source = Source(tmp_path, a=data)
-    places = [(0, 100), (100, 50), (150 + GAP, 70), (220 + 2 * GAP, 1), (221 + 3 * GAP + 1, 9)]
+    far = 3 * GAP + 300
+    places = [(0, 100), (100, 50), (151, 60), (211 + GAP, 70), (281 + 2 * GAP, 1), (far, 9)]
     with source.stream() as (stream, sink, files):
         for number, (start, size) in enumerate(places):
             stream.copy(f"{number}", "a", source.version("a"), start, size)
@@ -179,8 +180,8 @@ def test_neighbours_are_read_in_one_go_and_what_lies_between_is_left_out(tmp_pat
         data[start : start + size] for start, size in places
     ]
     assert files.reads == [
-        ("a", 0, (100, 50, GAP, 70, GAP, 1)),
-        ("a", 222 + 3 * GAP, (9,)),  # one byte too far away
+        ("a", 0, (100, 50, 1, 60, GAP, 70, GAP, 1)),
+        ("a", far, (9,)),  # too far away to be read with the others
     ]
 
 
