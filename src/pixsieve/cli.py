@@ -477,7 +477,8 @@ def _talkative(pipeline: Pipeline) -> Pipeline:
     "'ImageEmbeddingStage: {model: default}'. Can be given several times.",
 )  # fmt: skip
 @_RUNNING
-@_OUTPUT
+@_QUIET
+@_JSON
 def score(
     *,
     sources: tuple[str, ...],
@@ -487,7 +488,6 @@ def score(
     max_failed: float,
     quiet: bool,
     as_json: bool,
-    verbose: bool,
 ) -> None:
     """Measure images and keep the scores in a workspace, without making a dataset.
 
@@ -502,7 +502,6 @@ def score(
     from pixsieve import recipe
     from pixsieve.engine.local import LocalExecutor
 
-    del verbose  # there are no shards to tell of
     if workspace is None:
         msg = "score needs a --workspace to keep the scores in"
         raise UsageError(msg)
