@@ -1,2 +1,1 @@
-"""Makers of inputs, faults and conformance suites, for the tests of pixsieve and of what extends
-it."""
+"""Makers of inputs and faults, and conformance suites, for whoever tests what extends pixsieve."""
