@@ -15,7 +15,7 @@ from PIL import Image
 from pixsieve import image
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.engine.run import RunOptions
-from pixsieve.errors import PlanError
+from pixsieve.errors import PlanError, RunError
 from pixsieve.pipeline import Pipeline
 from pixsieve.schema import Problem
 from pixsieve.scorers.guard import NoGuard
@@ -382,3 +382,62 @@ def test_a_scorer_may_read_what_earlier_ones_of_any_pass_added(tmp_path: Path):
     )  # a is not computed again, and still read
     assert again.decoded == 0
     assert [batch.rows.to_pydict() for batch in SEEN] == [{"a": [0, 1, 2, 3]}]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given(ScoreStage):
+    """Gives a number, or twice the column that it reads, or the length of its text."""
+
+    column: str
+    value: int = 0
+    looks: str | None = None
+
+    def reads(self) -> tuple[str, ...]:
+        return (self.looks,) if self.looks else ()
+
+    def adds(self) -> pa.Schema:
+        return pa.schema([(self.column, pa.int32())])
+
+    def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
+        def score(batch: ImageBatch) -> pa.RecordBatch:
+            seen = (
+                batch.rows[self.looks].to_pylist() if self.looks else [None] * batch.rows.num_rows
+            )
+            values = [
+                len(value) if isinstance(value, str) else 2 * (value or 0) + self.value
+                for value in seen
+            ]
+            return pa.record_batch({self.column: values})
+
+        return score
+
+
+def test_a_score_made_of_another_is_made_anew_with_it(tmp_path: Path):
+    write_files(tmp_path / "photos", {"a.jpg": images.photo()})
+    twice = Given(column="twice", looks="base")
+    for value in (1, 2):
+        run(tmp_path / str(value), tmp_path / "photos", Given(column="base", value=value), twice)
+        assert sidecar(tmp_path / str(value))["twice"].to_pylist() == [2 * value]
+
+
+def test_a_score_of_the_caption_follows_the_field_that_is_read_as_such(tmp_path: Path):
+    files = {"a.jpg": images.photo(), "a.json": b'{"x": "abc", "y": "abcdef"}'}
+    write_files(tmp_path / "photos", files)
+    for name, length in (("x", 3), ("y", 6)):
+        pipeline = Pipeline().add_stage(
+            ImageReaderStage(str(tmp_path / "photos"), caption_field=name)
+        )
+        pipeline.add_stage(Given(column="length", looks="caption"))
+        pipeline.add_stage(ImageWriterStage(output_dir=str(tmp_path / name)))
+        pipeline.run(InlineExecutor(), RunOptions(workspace=str(tmp_path / "work")))
+        assert sidecar(tmp_path / name)["length"].to_pylist() == [length]
+
+
+def test_rows_that_other_scores_let_pass_now_are_scored_though_all_else_is_cached(tmp_path: Path):
+    write_files(tmp_path / "photos", {f"{n}.jpg": images.photo(n) for n in range(2)})
+    keep, last = FilterStage("base > 1"), Given(column="last", value=7)
+    run(tmp_path / "0", tmp_path / "photos", Given(column="base", value=2))
+    with pytest.raises(RunError, match="nothing is left"):
+        run(tmp_path / "1", tmp_path / "photos", Given(column="base", value=1), keep, last)
+    run(tmp_path / "2", tmp_path / "photos", Given(column="base", value=2), keep, last)
+    assert sidecar(tmp_path / "2")["last"].to_pylist() == [7, 7]

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -108,11 +109,7 @@ def run(
     root, shards = find_shards(paths, LocalStorage(), plan.reader.index_options)
     output.check_apart(plan)
     control, workspace = output.folders(plan, options.workspace)
-    identities = {
-        (step.label, step.derived): _identity(step.stage)
-        for each in plan.passes
-        for step in each.steps
-    }
+    identities = _identities(plan)
     neutral = plan.without_places(root)
     recipe = output.Recipe(
         plan=neutral, sha256=fingerprint(neutral, plan.reader.version, list(identities.values()))
@@ -194,6 +191,20 @@ class _Step:
     cpu: float = 0.0
     apart: dict[str, tuple[float, float]] = field(default_factory=dict)
     facts: dict[str, object] = field(default_factory=dict)
+
+
+def _identities(plan: Plan) -> dict[tuple[str, bool], str]:
+    """Return what identifies each step: its stage, and what makes the columns that it reads."""
+    reader = plan.reader
+    origins: dict[str, str] = {"caption": fingerprint("caption", reader.caption_field)}
+    origins |= {name: fingerprint("json", kind) for name, kind in reader.json_fields.items()}
+    identities = {}
+    for step in itertools.chain.from_iterable(each.steps for each in plan.passes):
+        inputs = [origins.get(name) for name in step.stage.reads()]
+        identity = fingerprint(_identity(step.stage), inputs)
+        origins |= dict.fromkeys(step.stage.adds().names, identity)
+        identities[step.label, step.derived] = identity
+    return identities
 
 
 def _identity(stage: Stage) -> str:
@@ -399,7 +410,7 @@ def _part_keys(
                         )
                     )
                     kept = earlier.table.sha256 if earlier else None
-                    covers.append(fingerprint("cover", scores[-1], inspection, gates, kept))
+                    covers.append(fingerprint("cover", scores, inspection, gates, kept))
                 elif step.stage.row_local:
                     gates.append(job.identities[step.label, step.derived])
             yield _PartKeys(
