@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from pixsieve import schema
 from pixsieve.engine.ledger import TableRecord, Workspace
@@ -28,7 +29,6 @@ from pixsieve.storage import LocalStorage, tables
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pixsieve.engine.units import Context
@@ -358,6 +358,7 @@ def account(
     del context
     path = site.workspace.table_path(key)
     digests: dict[str, tuple[int, hashlib._Hash]] = {}
+    lost: list[pa.Table] = []
     rows = 0
     with tables.table_writer(
         LocalStorage(), site.workspace.resolve(path), schema.DROPPED, tables.DATASET
@@ -369,9 +370,12 @@ def account(
             gone = verdicts["rank"].is_null()
             for name in ("status", "stage", "reason", "evidence", "duplicate_of"):
                 table = table.append_column(name, verdicts[name])  # noqa: PLW2901  # one table, growing
-            lost = table.filter(gone).select(schema.DROPPED.names).cast(schema.DROPPED)
-            writer.write_table(lost)
-            rows += len(lost)
+            lost.append(table.filter(gone).select(schema.DROPPED.names).cast(schema.DROPPED))
+            rows += len(lost[-1])
+            if sum(map(len, lost)) >= tables.ROW_GROUP:  # not a row group for each part
+                writer.write_table(pa.concat_tables(lost))
+                lost.clear()
+        writer.write_table(pa.concat_tables([schema.DROPPED.empty_table(), *lost]))
     return Accounted(
         table=_recorded(site.workspace, path),
         rows=rows,
