@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -245,6 +246,15 @@ def test_a_bad_image_is_a_row_with_its_digest(data: bytes, problem: Problem, say
     assert row["problem"] == problem
     assert says in row["problem_detail"]
     assert row["sha256"] == hashlib.sha256(data).hexdigest()
+
+
+def test_an_image_that_its_new_format_cannot_hold_is_a_row_not_the_end_of_the_export():
+    panorama = images.photo(0, 16_400, 8, "PNG")
+    for encode, problem in (("webp", Problem.TOO_MANY_PIXELS), ("jpeg", None), ("png", None)):
+        facts = Facts()
+        inspect_image(facts, panorama, dataclasses.replace(options(), encode=encode))
+        assert facts.problem == problem
+    assert facts.problem_detail is None
 
 
 def test_a_first_frame_is_taken_where_it_was_asked_for():

@@ -831,6 +831,17 @@ class Encoded:
     encoding: str
 
 
+def check_encodable(header: ImageHeader, format: str) -> None:  # noqa: A002 - as in Pillow
+    """Raise ImageProblemError (TOO_MANY_PIXELS) unless a format holds an image of this size."""
+    if max(header.width, header.height) > _MAX_SIDE[format]:
+        limit = f"{format} holds at most {_MAX_SIDE[format]} pixels a side"
+    elif header.width * header.height > DEFAULT_LIMITS.max_pixels:
+        limit = f"at most {DEFAULT_LIMITS.max_pixels} pixels can be encoded anew"
+    else:
+        return
+    raise ImageProblemError(Problem.TOO_MANY_PIXELS, f"{header.width} x {header.height}; {limit}")
+
+
 def encode(data: bytes | memoryview, header: ImageHeader, options: EncodeOptions) -> Encoded:
     """Decode the first frame in full and encode it anew, upright; equal input gives equal bytes.
 
@@ -842,13 +853,7 @@ def encode(data: bytes | memoryview, header: ImageHeader, options: EncodeOptions
         ImageProblemError: as :func:`check_decode`; TOO_MANY_PIXELS if a side is too long for the
             format.
     """
-    longest = max(header.width, header.height)
-    if longest > _MAX_SIDE[options.format]:
-        raise ImageProblemError(
-            Problem.TOO_MANY_PIXELS,
-            f"{header.width} x {header.height}; {options.format} holds at most "
-            f"{_MAX_SIDE[options.format]} pixels a side",
-        )
+    check_encodable(header, options.format)
     with _guarded(Problem.DECODE_FAILED):
         opened = _open(data, header.format)
         depth = _depth(opened)  # known only until the pixels are loaded

@@ -152,6 +152,7 @@ class Plan:
             limits=image.ImageLimits(
                 max_bytes=self.reader.max_image_bytes, max_pixels=self.reader.max_pixels
             ),
+            encode=self.writer.target_format if self.writer else None,
         )
 
 

@@ -41,6 +41,7 @@ class InspectOptions:
         caption_field: json field that is the caption where there is no ``.txt`` member.
         json_fields: json field to type name, in the order of the columns.
         limits: Bounds on what is decoded.
+        encode: Format that images of another one will be encoded as, so that they must fit it.
     """
 
     decode: frozenset[str]
@@ -48,6 +49,7 @@ class InspectOptions:
     caption_field: str | None
     json_fields: tuple[tuple[str, str], ...]
     limits: image.ImageLimits
+    encode: str | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -78,6 +80,8 @@ def inspect_image(facts: Facts, data: bytes | memoryview, options: InspectOption
         if header.frames > 1 and not options.first_frame:
             facts.problem = Problem.ANIMATED
             facts.problem_detail = f"{header.frames} frames; animated='first_frame' takes the first"
+        elif options.encode not in (None, header.format):
+            image.check_encodable(header, str(options.encode))
     except image.ImageProblemError as problem:
         facts.problem, facts.problem_detail = problem.problem, problem.detail
 
