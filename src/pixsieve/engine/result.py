@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pixsieve.errors import UsageError
 from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ class RunResult:
 
         Nothing is yielded where the writer was told ``remove_image_data=True``.
         """
+        if size < 1:
+            msg = f"a batch of {size} images; expected at least 1"
+            raise UsageError(msg)
         if self.output_dir is None or not self.offers_images:
             return
         waiting: list[Image] = []

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pixsieve.engine.ledger import Workspace
+    from pixsieve.engine.result import ReasonCount
     from pixsieve.engine.units import Context, Done, Executor, Session
     from pixsieve.export.shard import WrittenShard
     from pixsieve.export.writer import ImageWriterStage
@@ -231,6 +232,7 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         scorers.extend(each.scorers)
         selected = _select(job, parts, each, scorers, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
+    selected = dataclasses.replace(selected, reasons=_in_order(job.plan, selected.reasons))
     added = [stage.adds() for stage in (job.plan.reader, *job.plan.scorers)]
     write_catalog(job.ledger, parts, added, selected.table.path)
     result = functools.partial(
@@ -265,6 +267,12 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         did_nothing=not wrote and not any(done.written for done in exported),
         offers_images=not writer.remove_image_data,
     )
+
+
+def _in_order(plan: Plan, reasons: Sequence[ReasonCount]) -> tuple[ReasonCount, ...]:
+    """Return reasons in the order of the steps and stages that they come from."""
+    labels = ["index", "inspect", *(label for each in plan.passes for label, _ in each.selectors)]
+    return tuple(sorted(reasons, key=lambda each: (labels.index(each.stage), each.reason)))
 
 
 def _odd_filters(plan: Plan, selected: work.Selected) -> Iterator[str]:

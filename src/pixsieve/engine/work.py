@@ -282,15 +282,13 @@ def select(
     del context
     path = site.workspace.table_path(key)
     found = decide(parts, columns, stages, seed, earlier, site.workspace.resolve(path))
-    place = {label: number for number, (label, _) in enumerate(stages)}
-    ordered = sorted(found.reasons.items(), key=lambda item: (place.get(item[0][0], -1), item[0]))
     return Selected(
         table=_recorded(site.workspace, path),
         indexed=found.indexed,
         kept=found.kept,
         reasons=tuple(
             ReasonCount(stage=stage, status=status, reason=reason, count=count)
-            for (stage, status, reason), count in ordered
+            for (stage, status, reason), count in sorted(found.reasons.items())
         ),
     )
 
