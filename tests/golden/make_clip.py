@@ -6,8 +6,8 @@ Run by hand, in an environment of its own, from the folder of this file::
         safetensors tokenizers pillow numpy
     python make_clip.py
 
-It writes ``models/<name>/`` (a folder as the hub has it) and ``models/<name>.npz``: for the images
-of ``golden_images`` and the texts below, the pixels after the processor, the token ids, and both
+It writes ``models/<name>/`` (a folder as the hub has it) and ``models/<name>.npz``: for what is in
+``inputs.py``, the pixels after the processor, the token ids, and both
 embeddings. The tests compare ours with them, without any of these packages.
 """
 
@@ -22,6 +22,7 @@ import numpy as np
 import open_clip
 import sentencepiece
 import torch
+from inputs import TEXTS, golden_images
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
@@ -43,28 +44,7 @@ from transformers import (
 )
 
 HERE = Path(__file__).parent / "models"
-SIZES = [(37, 53), (64, 64), (50, 200), (300, 41), (1, 1), (5, 30), (481, 333), (33, 47), (90, 92)]
-TEXTS = [
-    "a photo of a dog",
-    "Two CATS on the beach, 2021!",
-    "",
-    "  many   spaces\tand\nlines ",
-    "caf\u00e9 \u65e5\u672c \U0001f600",
-    "a red car of the dog on the beach " * 4,
-    "it's <b>html</b> & co",
-]
-WORDS = ("a photo of the dog cat cats on beach red car two it many spaces and lines").split()
-
-
-def golden_images() -> list[np.ndarray]:
-    """Return images of odd sizes, without any random number: (H, W, 3) uint8."""
-    images = []
-    for height, width in SIZES:
-        y, x, c = np.meshgrid(np.arange(height), np.arange(width), np.arange(3), indexing="ij")
-        smooth = 100 + 60 * ((x * 3 + c * 40) // 16 % 2) + y * 60 // max(height, 1)
-        rough = (x * 7919 + y * 104729 + c * 1299709 + x * y * 31) % 61
-        images.append(((smooth + rough) % 256).astype(np.uint8))
-    return images
+WORDS = "a photo of the dog cat cats on beach red car two it many spaces and lines".split()  # noqa: SIM905
 
 
 def shake(model: torch.nn.Module, dtype: torch.dtype = torch.float32) -> torch.nn.Module:
@@ -95,7 +75,7 @@ def clip_vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
             if pair not in merges:
                 merges.append(pair)
     tokens += ["".join(pair) for pair in merges if "".join(pair) not in tokens]
-    tokens = list(dict.fromkeys(tokens)) + ["<|startoftext|>", "<|endoftext|>"]
+    tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
     return {token: number for number, token in enumerate(tokens)}, merges
 
 
@@ -258,9 +238,7 @@ def make_siglip() -> None:
         images = features(model.get_image_features(normalised(processor)))
         texts = features(model.get_text_features(input_ids=ids))
     model.to(torch.bfloat16).save_pretrained(folder)
-    save(
-        "siglip", folder, pixels=pixels_of(processor), images=images, texts=texts, ids=ids.numpy()
-    )
+    save("siglip", folder, pixels=pixels_of(processor), images=images, texts=texts, ids=ids.numpy())
 
 
 def make_dinov2(name: str, config_class: type, model_class: type, **more: object) -> None:
