@@ -1,6 +1,15 @@
-"""What the golden models are shown: images and captions, made without any random number."""
+"""What the golden models are shown: images and captions, made without any random number.
+
+Tests read this file with ``runpy``; the generators beside it import it.
+"""
+
+from pathlib import Path
 
 import numpy as np
+
+MODELS = Path(__file__).parent / "models"
+IMAGE_MODELS = ("clip", "open_clip", "siglip", "dinov2", "dinov2_with_registers")
+TEXT_MODELS = ("clip", "open_clip", "siglip")
 
 SIZES = [(37, 53), (64, 64), (50, 200), (300, 41), (1, 1), (5, 30), (481, 333), (33, 47), (90, 92)]
 TEXTS = [
@@ -23,3 +32,13 @@ def golden_images() -> list[np.ndarray]:
         rough = (x * 7919 + y * 104729 + c * 1299709 + x * y * 31) % 61
         images.append(((smooth + rough) % 256).astype(np.uint8))
     return images
+
+
+def golden(name: str) -> dict[str, np.ndarray]:
+    """Return what a model's authors' classes make of the images and captions."""
+    with np.load(MODELS / f"{name}.npz") as found:
+        return dict(found)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
