@@ -1,0 +1,1 @@
+"""Models: their graphs, weights and preparation of images, on ONNX Runtime."""
