@@ -27,7 +27,9 @@ def vectors(path: Path, texts: list[str], batch: int = 32) -> np.ndarray:
 
 @pytest.mark.parametrize("name", GOLDEN["TEXT_MODELS"])
 def test_tokens_equal_those_of_the_models_own_tokenizer(name):
-    for found, expected in zip(tokens(MODELS / name, TEXTS), GOLDEN["golden"](name)["ids"], strict=True):
+    for found, expected in zip(
+        tokens(MODELS / name, TEXTS), GOLDEN["golden"](name)["ids"], strict=True
+    ):
         np.testing.assert_array_equal(found, expected[: len(found)])
         assert len(set(expected[len(found) :])) <= 1, "only filling is left out"
 

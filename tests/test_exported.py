@@ -16,7 +16,9 @@ IMAGE = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
 SETTINGS = {"size": 8, "dim": 3, "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]}
 
 
-def write(path: Path, batch: int | str = "n", axes: tuple[int, int] = (2, 3), **more: object) -> Path:
+def write(
+    path: Path, batch: int | str = "n", axes: tuple[int, int] = (2, 3), **more: object
+) -> Path:
     """Write a graph whose second output is the mean of each channel."""
     path.mkdir(exist_ok=True)
     shape = [batch, 3, 8, 8] if axes == (2, 3) else [batch, 8, 8, 3]
@@ -61,7 +63,9 @@ def expected(path: Path) -> np.ndarray:
 )
 def test_the_graph_sees_normalised_pixels_in_its_layout(tmp_path, axes, more):
     write(tmp_path / "m", axes=axes, **more)
-    np.testing.assert_allclose(embed(tmp_path / "m", [IMAGE])[0], expected(tmp_path / "m"), atol=1e-6)
+    np.testing.assert_allclose(
+        embed(tmp_path / "m", [IMAGE])[0], expected(tmp_path / "m"), atol=1e-6
+    )
 
 
 def test_without_a_name_the_first_output_is_taken(tmp_path):

@@ -18,7 +18,9 @@ GOLDEN = runpy.run_path(str(Path(__file__).parent / "golden" / "inputs.py"))
 @pytest.mark.parametrize("name", GOLDEN["IMAGE_MODELS"])
 def test_pixels_equal_the_models_own_processor_on_odd_sizes(name):
     prepare = image_model.find(str(GOLDEN["MODELS"] / name), exact=True).preprocess
-    np.testing.assert_array_equal(prepare(GOLDEN["golden_images"]()), GOLDEN["golden"](name)["pixels"])
+    np.testing.assert_array_equal(
+        prepare(GOLDEN["golden_images"]()), GOLDEN["golden"](name)["pixels"]
+    )
 
 
 @pytest.mark.parametrize("name", GOLDEN["IMAGE_MODELS"])

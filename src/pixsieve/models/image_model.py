@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
     Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     Vectors = Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float32]]
+
+Device = Literal["cpu", "cuda"]
+RuntimeName = Literal["onnxruntime", "openvino"]
+Precision = Literal["float32", "bf16"]
 
 DEFAULT: Final = "default"
 """The model that comes with the package's extra ``models``: EfficientNet-Lite0."""
@@ -66,9 +70,9 @@ class ImageModel:
 class Runtime:
     """Where a model runs; see :func:`pixsieve.models.runtime.load`."""
 
-    device: str = "cpu"
-    runtime: str = "onnxruntime"
-    precision: str = "float32"
+    device: Device = "cpu"
+    runtime: RuntimeName = "onnxruntime"
+    precision: Precision = "float32"
     batch: int = 32
 
 

@@ -1,0 +1,177 @@
+"""A vector for each image: similar images have similar ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, get_args
+
+import numpy as np
+import pyarrow as pa
+
+from pixsieve.errors import PlanError
+from pixsieve.models import folder, image_model
+from pixsieve.models.image_model import Device, Precision, RuntimeName
+from pixsieve.schema import RESERVED
+from pixsieve.stage import Needs, ScoreStage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from pixsieve.models.image_model import ImageModel
+    from pixsieve.stage import ImageBatch
+
+TYPES = {"float32": pa.float32(), "float16": pa.float16()}
+CHOICES = {
+    "dtype": tuple(TYPES),
+    "device": get_args(Device),
+    "runtime": get_args(RuntimeName),
+    "precision": get_args(Precision),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageEmbeddingStage(ScoreStage):
+    """Adds ``embedding``: an L2-normalised vector of each image.
+
+    Null stands for an image whose vector has no direction (all zeros, or not finite). The vector of
+    an image is the same in any batch, and on one thread.
+
+    Args:
+        model: ``"default"`` (EfficientNet-Lite0, 1280 numbers, comes with ``pixsieve[models]``), a
+            name such as ``"openai/clip-vit-large-patch14"`` below ``model_dir``, or a folder. See
+            ``docs/models.md``.
+        model_dir: Folder of models; ``None`` for ``$PIXSIEVE_MODELS``.
+        model_inference_batch_size: Images in one run of the model; changes no vector.
+        dtype: ``"float32"`` or ``"float16"``: how the vector is stored.
+        column: Name of the column.
+        device: ``"cpu"``, or ``"cuda"`` where the runtime has it.
+        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        precision: ``"float32"``; ``"bf16"`` is about twice as fast with OpenVINO on processors that
+            have it, and less exact (cosine to float32 about 0.999).
+        exact: Decode every pixel and follow the reference's preprocessing to the bit. Otherwise a
+            large image is decoded at a half, a quarter or an eighth of its size, no smaller than
+            twice what the model looks at (cosine to exact 0.998 or more).
+    """
+
+    version: ClassVar[int] = 1
+
+    model: str = image_model.DEFAULT
+    model_dir: str | None = None
+    model_inference_batch_size: int = 32
+    dtype: Literal["float32", "float16"] = "float32"
+    column: str = "embedding"
+    device: Device = "cpu"
+    runtime: RuntimeName = "onnxruntime"
+    precision: Precision = "float32"
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if self.column in RESERVED:
+            msg = f"column={self.column!r} is a column that pixsieve itself has; take another name"
+            raise PlanError(msg)
+
+    @property
+    def needs(self) -> Needs:
+        """Twice the pixels that the model looks at, or all with ``exact``."""
+        return Needs(pixels=self._model().preprocess.pixels)
+
+    def adds(self) -> pa.Schema:
+        model = self._model()
+        metadata = {
+            "scale": "-1 to 1",
+            "unit": "L2-normalised vector",
+            "better": "neither",
+            "source": "pooled features of the model, divided by their length",
+            "model": model.name,
+            "revision": model.revision or "",
+            "digest": model.digest(),
+            "dim": str(model.dim),
+        }
+        return pa.schema(
+            [pa.field(self.column, pa.list_(TYPES[self.dtype], model.dim), metadata=metadata)]
+        )
+
+    def check(self, columns: pa.Schema) -> None:
+        del columns
+        image_model.check(self._model(), runtime_of(self))
+
+    def digests(self) -> tuple[str, ...]:
+        return (self._model().digest(),)
+
+    def without_places(self) -> Self:
+        """Name the model instead of its folder; its digest says which it is."""
+        return dataclasses.replace(self, model=folder.portable_name(self.model), model_dir=None)
+
+    def without_selection(self) -> Self:
+        """Leave out the size of batches, which changes no vector."""
+        return dataclasses.replace(self, model_inference_batch_size=32)
+
+    def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
+        vectors = image_model.load(self._model(), runtime_of(self))
+        schema = self.adds()
+
+        def score(batch: ImageBatch) -> pa.RecordBatch:
+            column = vector_array(vectors(batch.pixels), TYPES[self.dtype])
+            return pa.RecordBatch.from_arrays([column], schema=schema)
+
+        return score
+
+    def _model(self) -> ImageModel:
+        return image_model.find(self.model, self.model_dir, exact=self.exact)
+
+
+def check_choices(stage: ScoreStage) -> None:
+    """Raise ``PlanError`` unless the settings that all models share are such that exist."""
+    for field in dataclasses.fields(stage):  # type: ignore[arg-type]  # every stage is one
+        value = getattr(stage, field.name)
+        if field.name in CHOICES and value not in CHOICES[field.name]:
+            msg = f"{field.name}={value!r}; expected one of {', '.join(CHOICES[field.name])}"
+            raise PlanError(msg)
+        if field.name == "model_inference_batch_size" and not (type(value) is int and value > 0):
+            msg = f"model_inference_batch_size={value!r}; expected a number of images, 1 or more"
+            raise PlanError(msg)
+
+
+class RunsModel(Protocol):
+    """The settings of a stage that runs a model."""
+
+    @property
+    def device(self) -> Device: ...
+    @property
+    def runtime(self) -> RuntimeName: ...
+    @property
+    def precision(self) -> Precision: ...
+    @property
+    def model_inference_batch_size(self) -> int: ...
+
+
+def runtime_of(stage: RunsModel) -> image_model.Runtime:
+    """Return where a stage's model runs."""
+    return image_model.Runtime(
+        device=stage.device,
+        runtime=stage.runtime,
+        precision=stage.precision,
+        batch=stage.model_inference_batch_size,
+    )
+
+
+def vector_array(vectors: NDArray[np.float32], kind: pa.DataType) -> pa.FixedSizeListArray:
+    """Return rows as fixed-size lists of a type; a row that is not finite as null."""
+    finite = np.asarray(np.isfinite(vectors).all(axis=1), np.bool_)
+    values = np.where(finite[:, None], vectors, 0).astype(kind.to_pandas_dtype())
+    return pa.FixedSizeListArray.from_arrays(
+        pa.array(values.reshape(-1), kind), vectors.shape[1], mask=pa.array(~finite)
+    )
+
+
+def vector_rows(column: pa.Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return fixed-size lists as float32 rows, and which of them are not null (others are zero)."""
+    there = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
+    rows = np.zeros((len(column), column.type.list_size), np.float32)
+    values = column.drop_null().flatten().to_numpy(zero_copy_only=False)
+    rows[there] = values.reshape(-1, column.type.list_size)
+    return rows, there
