@@ -1,1 +1,1 @@
-"""Models: their graphs, weights and preparation of images, on ONNX Runtime."""
+"""Models: where they lie, how their weights are read, and how they run."""

@@ -1,56 +1,67 @@
-"""Runs ONNX graphs in OpenVINO: the only module that knows it."""
+"""Runs ONNX graphs by OpenVINO: an accelerator for processors, never needed.
+
+The only module that knows OpenVINO; it is imported when a model is loaded, not before.
+"""
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+from contextlib import chdir, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from pixsieve.errors import MissingExtraError, UsageError
+from pixsieve.errors import MissingExtraError, RunError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-_PRECISIONS = {"float32": "f32", "bf16": "bf16"}
+    from numpy.typing import NDArray
+
+_HINTS = {"float32": "f32", "bf16": "bf16"}
 
 
-def load(
-    model: bytes | str, external_folder: str | None, precision: str
-) -> tuple[tuple[str, ...], tuple[str, ...], Callable[[Mapping[str, Any]], list[Any]]]:
-    """Return the names of inputs and outputs, and the function that runs the graph.
+def load(model: bytes | str, *, external_folder: str | None, precision: str) -> _OpenVino:
+    """Load a graph; see :func:`pixsieve.models.runtime.load`.
 
-    OpenVINO takes bf16 by itself where the processor has it, so the precision is always set.
+    The precision is always stated: left alone, OpenVINO takes bf16 wherever the processor has it.
     """
     try:
-        import openvino  # noqa: PLC0415  # heavy and optional
+        import openvino  # noqa: PLC0415  # heavy: only where a model is loaded
     except ImportError as error:
-        msg = "runtime 'openvino' needs openvino: pip install 'pixsieve[openvino]'"
+        msg = "runtime='openvino' needs openvino: pip install 'pixsieve[openvino]'"
         raise MissingExtraError(msg) from error
     core = openvino.Core()
+    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        msg = "precision='bf16': this processor does not compute in bf16; take 'float32'"
+        raise UsageError(msg)
     settings = {
-        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],
-        "INFERENCE_NUM_THREADS": 1,
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        "INFERENCE_NUM_THREADS": 1,  # processes share the work, never threads
         "NUM_STREAMS": 1,
     }
+    # A graph in memory has its weights in the working folder, and nowhere else.
+    folder = nullcontext() if external_folder is None else chdir(external_folder)
     try:
-        if isinstance(model, bytes) and external_folder is not None:
-            # Weights beside a graph are found by the graph's own place only.
-            with tempfile.TemporaryDirectory() as folder:
-                for path in Path(external_folder).iterdir():
-                    (Path(folder) / path.name).symlink_to(path.resolve())
-                graph = Path(folder) / ".graph.onnx"
-                graph.write_bytes(model)
-                compiled = core.compile_model(core.read_model(graph), "CPU", settings)
-        else:
-            compiled = core.compile_model(core.read_model(model), "CPU", settings)
-    except RuntimeError as error:
-        msg = f"OpenVINO cannot load the graph: {str(error).strip().splitlines()[0]}"
+        with folder:
+            graph = core.read_model(model)
+        compiled = core.compile_model(graph, "CPU", settings)
+    except Exception as error:
+        what = model if isinstance(model, str) else "the model's graph"
+        msg = f"{what} cannot be loaded by OpenVINO: {error}"
         raise UsageError(msg) from error
-    inputs = tuple(port.get_any_name() for port in compiled.inputs)
-    outputs = tuple(port.get_any_name() for port in compiled.outputs)
+    shapes = {name: port.partial_shape for port in compiled.inputs for name in port.names}
+    return _OpenVino(compiled, shapes)
 
-    def run(values: Mapping[str, Any]) -> list[Any]:
-        found = compiled(dict(values))
-        return [found[port] for port in compiled.outputs]
 
-    return inputs, outputs, run
+class _OpenVino:
+    def __init__(self, compiled: Any, shapes: Mapping[str, Any]) -> None:
+        self._request = compiled.create_infer_request()
+        self._outputs = range(len(compiled.outputs))
+        self._shapes = shapes
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        for name, array in inputs.items():  # OpenVINO itself would compute something
+            shape = self._shapes[name]
+            if not shape.compatible(type(shape)(list(array.shape))):
+                msg = f"the model does not take {name} {list(array.shape)}; expected {shape}"
+                raise RunError(msg)
+        found = self._request.infer(dict(inputs))
+        return [found[number] for number in self._outputs]

@@ -1,98 +1,125 @@
-"""Runs ONNX graphs: the only module that knows ONNX Runtime."""
+"""Runs ONNX graphs: on one thread, and the same result for the same input every time.
+
+The only module that knows ONNX Runtime; it is imported when a model is loaded, not before.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
-from pixsieve.errors import MissingExtraError, UsageError
+from pixsieve.errors import MissingExtraError, RunError, UsageError
+from pixsieve.models import openvino
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
+DEVICES = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+RUNTIMES = ("onnxruntime", "openvino")
+PRECISIONS = ("float32", "bf16")
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A loaded graph.
-
-    Attributes:
-        inputs: Names of its inputs.
-        outputs: Names of its outputs, in the order of what :meth:`run` returns.
-    """
-
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    _run: Any
+class Session(Protocol):
+    """A graph that is ready to run."""
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """Return all outputs for these inputs."""
-        return [np.asarray(found) for found in self._run(dict(inputs))]
+        """Return the graph's outputs, in its order, for an array for each of its inputs."""
+        ...
 
 
 def load(
     model: bytes | str,
     *,
-    device: Literal["cpu", "cuda"] = "cpu",
+    device: str = "cpu",
     external_folder: str | None = None,
-    runtime: Literal["onnxruntime", "openvino"] = "onnxruntime",
-    precision: Literal["float32", "bf16"] = "float32",
+    runtime: str = "onnxruntime",
+    precision: str = "float32",
 ) -> Session:
-    """Load a graph onto one thread: worker processes are the parallelism.
+    """Load a graph.
 
     Args:
-        model: The graph's bytes, or the path of its file.
-        device: Where it runs.
-        external_folder: Where files lie that the graph's weights are in.
-        runtime: ``openvino`` is an optional accelerator for CPUs.
-        precision: ``bf16`` only in ``openvino``; it halves the time and changes results a little.
+        model: The graph itself, or the path of its file.
+        device: ``"cpu"``, or ``"cuda"`` where ONNX Runtime has it.
+        external_folder: Folder of the files that hold the weights of a graph given as bytes.
+        runtime: ``"onnxruntime"`` or ``"openvino"``.
+        precision: ``"float32"``; with OpenVINO also ``"bf16"``, where the processor has it.
 
     Raises:
-        MissingExtraError: the runtime is not installed.
-        UsageError: it cannot do what is asked for, or cannot read the graph.
+        MissingExtraError: if the runtime is not installed.
+        UsageError: for a device or precision that there is not, or a graph that cannot be loaded.
     """
-    if runtime == "openvino":
-        from pixsieve.models import openvino  # noqa: PLC0415  # only where it is asked for
-
-        if device != "cpu":
-            msg = f"OpenVINO runs on the CPU here, not on {device!r}; use runtime='onnxruntime'"
+    for name, value, known in (
+        ("device", device, tuple(DEVICES)),
+        ("runtime", runtime, RUNTIMES),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in known:
+            msg = f"{name}={value!r}; expected one of {', '.join(known)}"
             raise UsageError(msg)
-        return Session(*openvino.load(model, external_folder, precision))
+    if runtime == "openvino":
+        if device != "cpu":
+            msg = f"OpenVINO runs on the CPU here, device={device!r}; take runtime='onnxruntime'"
+            raise UsageError(msg)
+        return openvino.load(model, external_folder=external_folder, precision=precision)
     if precision != "float32":
-        msg = f"ONNX Runtime computes in float32, not in {precision}; use runtime='openvino'"
+        msg = f"precision={precision!r} needs runtime='openvino'; ONNX Runtime computes in float32"
         raise UsageError(msg)
+    return _load(model, DEVICES[device], external_folder)
+
+
+def _load(model: bytes | str, provider: str, external_folder: str | None) -> Session:
     try:
-        import onnxruntime  # noqa: PLC0415  # heavy: only where a model is loaded
+        import onnxruntime as ort  # noqa: PLC0415  # heavy: only where a model is loaded
     except ImportError as error:
-        msg = "models need onnxruntime: pip install 'pixsieve[models]'"
+        msg = "running a model needs onnxruntime: pip install 'pixsieve[models]'"
         raise MissingExtraError(msg) from error
-    provider = _PROVIDERS[device]
-    if provider not in onnxruntime.get_available_providers():
-        there = ", ".join(onnxruntime.get_available_providers())
-        msg = f"device {device!r} is not to be had: ONNX Runtime offers {there}"
-        raise UsageError(msg)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
+    available = ort.get_available_providers()
+    if provider not in available:
+        raise UsageError(_no_device(f"this onnxruntime has {', '.join(available)}"))
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # processes share the work, never threads
     options.inter_op_num_threads = 1
-    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.use_deterministic_compute = True
-    if external_folder is not None:
-        options.add_session_config_entry(_FOLDER_OF_WEIGHTS, external_folder)
+    options.log_severity_level = 4  # what fails is raised; the rest concerns nobody
+    if external_folder is not None and isinstance(model, bytes):
+        key = "session.model_external_initializers_file_folder_path"
+        options.add_session_config_entry(key, external_folder)
+    # TF32 has 10 bits of mantissa: float32 in name only.
+    settings = {"use_tf32": "0"} if provider == DEVICES["cuda"] else {}
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=[provider])
+        session = ort.InferenceSession(model, options, providers=[(provider, settings)])
     except Exception as error:
-        named = model if isinstance(model, str) else "the graph"
-        msg = f"ONNX Runtime cannot load {named}: {str(error).strip().splitlines()[0]}"
-        raise UsageError(msg) from error
-    return Session(
-        tuple(each.name for each in session.get_inputs()),
-        tuple(each.name for each in session.get_outputs()),
-        lambda inputs: session.run(None, inputs),
+        raise UsageError(_not_loaded(model, error)) from error
+    if provider not in session.get_providers():  # it falls back without a word
+        raise UsageError(_no_device("its libraries could not be loaded"))
+    return _OnnxRuntime(session)
+
+
+class _OnnxRuntime:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        try:
+            return list(self._session.run(None, dict(inputs)))
+        except Exception as error:
+            msg = f"the model does not take {_shapes(inputs)}: {error}"
+            raise RunError(msg) from error
+
+
+def _shapes(inputs: Mapping[str, NDArray[Any]]) -> str:
+    return ", ".join(f"{name} {each.dtype}{list(each.shape)}" for name, each in inputs.items())
+
+
+def _no_device(why: str) -> str:
+    return (
+        f"device='cuda' cannot be used: {why}. Install onnxruntime-gpu and the CUDA libraries that "
+        f"it names, or take device='cpu'"
     )
+
+
+def _not_loaded(model: bytes | str, error: Exception) -> str:
+    what = model if isinstance(model, str) else "the model's graph"
+    return f"{what} cannot be loaded by ONNX Runtime: {error}"
