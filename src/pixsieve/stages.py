@@ -1,6 +1,10 @@
 """All stages, as users import them."""
 
 from pixsieve.export.writer import ImageWriterStage
+from pixsieve.scorers.aesthetic import ImageAestheticFilterStage
+from pixsieve.scorers.nsfw import ImageNSFWFilterStage
+from pixsieve.scorers.caption_similarity import CaptionSimilarityStage
+from pixsieve.scorers.embedding import ImageEmbeddingStage
 from pixsieve.select.exact import ExactDeduplicationStage
 from pixsieve.select.filters import FilterStage
 from pixsieve.select.shuffle import ShuffleStage
@@ -8,10 +12,14 @@ from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
 from pixsieve.stage import ImageBatch, Needs, ReadStage, ScoreStage, SelectStage, Stage, WriteStage
 
 __all__ = [
+    "CaptionSimilarityStage",
     "ExactDeduplicationStage",
     "FilePartitioningStage",
     "FilterStage",
+    "ImageAestheticFilterStage",
     "ImageBatch",
+    "ImageNSFWFilterStage",
+    "ImageEmbeddingStage",
     "ImageReaderStage",
     "ImageWriterStage",
     "Needs",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pixsieve.models.image_model import Runtime
 
 
+_AT_ONCE: Final = 8  # on a CPU
 FILES: Final = ("tokenizer.json", "tokenizer_config.json")
 """What decides the vector of a caption beside the files that decide that of an image."""
 
@@ -56,13 +57,15 @@ def load(place: ModelFolder, settings: Runtime) -> Callable[[Sequence[str]], NDA
         precision=settings.precision,
     )
 
+    step = settings.step(_AT_ONCE)
+
     def vectors(captions: Sequence[str]) -> NDArray[np.float32]:
         found = np.empty((len(captions), tower.dim), np.float32)
         tokens = tokenize(captions)
         for length in sorted({len(ids) for ids in tokens}):
             rows = [row for row, ids in enumerate(tokens) if len(ids) == length]
-            for start in range(0, len(rows), settings.batch):
-                some = rows[start : start + settings.batch]
+            for start in range(0, len(rows), step):
+                some = rows[start : start + step]
                 ids = np.stack([tokens[row] for row in some])
                 pooled = np.arange(len(some)) * length + _ends(ids, tower)
                 found[some] = session.run({"ids": ids, "pooled": pooled})[0]

@@ -32,6 +32,9 @@ Device = Literal["cpu", "cuda"]
 RuntimeName = Literal["onnxruntime", "openvino"]
 Precision = Literal["float32", "bf16"]
 
+_TRANSFORMERS_AT_ONCE: Final = 8  # on a CPU; 7 to 25 % faster than 1, 16 or 32
+_CONVOLUTIONS_AT_ONCE: Final = 1  # on a CPU; 20 to 40 % faster than 8 or 32
+
 DEFAULT: Final = "default"
 """The model that comes with the package's extra ``models``: EfficientNet-Lite0."""
 
@@ -75,6 +78,10 @@ class Runtime:
     precision: Precision = "float32"
     batch: int = 32
 
+    def step(self, on_cpu: int) -> int:
+        """Return how many images to run at once; on one CPU thread large runs are slower."""
+        return min(self.batch, on_cpu) if self.device == "cpu" else self.batch
+
 
 def find(model: str, model_dir: str | None = None, *, exact: bool = False) -> ImageModel:
     """Find a model by name or folder, and read what its files say of it.
@@ -114,11 +121,12 @@ def load(model: ImageModel, runtime: Runtime) -> Vectors:
     Each image's vector is the same whatever the batch around it.
     """
     embed = _embed(model, runtime)
+    step = runtime.step(_CONVOLUTIONS_AT_ONCE if model.folder is None else _TRANSFORMERS_AT_ONCE)
 
     def vectors(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         found = np.empty((len(images), model.dim), np.float32)
-        for start in range(0, len(images), runtime.batch):
-            rows = model.preprocess(images[start : start + runtime.batch])
+        for start in range(0, len(images), step):
+            rows = model.preprocess(images[start : start + step])
             embedded = embed(rows)
             if embedded.shape != (len(rows), model.dim):
                 msg = (

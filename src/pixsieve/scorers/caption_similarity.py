@@ -45,7 +45,7 @@ class CaptionSimilarityStage(ScoreStage):
         score_threshold: Keep what has at least this similarity; ``None`` to score only.
         embedding: Column in which an earlier ``ImageEmbeddingStage`` has put the same model's
             vectors; ``None`` to look at the images again.
-        model_inference_batch_size: Images or captions in one run of the model; changes no score.
+        model_inference_batch_size: Images or captions in one run, at most; changes no score.
         device: As ``ImageEmbeddingStage``, and so are ``runtime``, ``precision`` and ``exact``.
         runtime: See there.
         precision: See there.

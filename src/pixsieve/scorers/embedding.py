@@ -44,7 +44,8 @@ class ImageEmbeddingStage(ScoreStage):
             name such as ``"openai/clip-vit-large-patch14"`` below ``model_dir``, or a folder. See
             ``docs/models.md``.
         model_dir: Folder of models; ``None`` for ``$PIXSIEVE_MODELS``.
-        model_inference_batch_size: Images in one run of the model; changes no vector.
+        model_inference_batch_size: Images in one run of the model, at most; changes no vector. On a
+            CPU no more than 8 are run at once, since larger runs take longer there.
         dtype: ``"float32"`` or ``"float16"``: how the vector is stored.
         column: Name of the column.
         device: ``"cpu"``, or ``"cuda"`` where the runtime has it.
