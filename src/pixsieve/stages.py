@@ -2,9 +2,9 @@
 
 from pixsieve.export.writer import ImageWriterStage
 from pixsieve.scorers.aesthetic import ImageAestheticFilterStage
-from pixsieve.scorers.nsfw import ImageNSFWFilterStage
 from pixsieve.scorers.caption_similarity import CaptionSimilarityStage
 from pixsieve.scorers.embedding import ImageEmbeddingStage
+from pixsieve.scorers.nsfw import ImageNSFWFilterStage
 from pixsieve.select.exact import ExactDeduplicationStage
 from pixsieve.select.filters import FilterStage
 from pixsieve.select.shuffle import ShuffleStage
@@ -18,8 +18,8 @@ __all__ = [
     "FilterStage",
     "ImageAestheticFilterStage",
     "ImageBatch",
-    "ImageNSFWFilterStage",
     "ImageEmbeddingStage",
+    "ImageNSFWFilterStage",
     "ImageReaderStage",
     "ImageWriterStage",
     "Needs",

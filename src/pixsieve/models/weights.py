@@ -139,7 +139,7 @@ def save(values: Mapping[str, NDArray[np.float32]]) -> bytes:
 
 
 def convert(path: Path) -> bytes:
-    """Return weights that a PyTorch file, or a zipped TensorFlow model, holds, as safetensors bytes.
+    """Return the weights of a PyTorch file, or a zipped TensorFlow model, as safetensors bytes.
 
     Nothing in the file is run: of a pickle only containers and tensors are understood.
 
