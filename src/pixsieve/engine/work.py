@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pixsieve.stage import ImageBatch, ScoreStage, SelectStage
 
 PART_ROWS = 1000
-PART_BYTES = 32 * 1024 * 1024
+PART_BYTES = 16 * 1024 * 1024
 PART_LEAST_ROWS = 64
 
 
