@@ -150,7 +150,7 @@ WRONG = {
     "seed: x\nstages: [x]": "1: seed: expected a whole number, found the text 'x'",
     "seed: 2020-13-45\nstages: [x]": "1: '2020-13-45' is no timestamp",
     "stages:\n- FilterStag": "2: there is no stage 'FilterStag'; did you mean 'FilterStage'?; "
-    "expected one of: ExactDeduplicationStage, FilePartitioningStage,",
+    "expected one of: ",
     "stages:\n- ScoreStage": "2: there is no stage 'ScoreStage'",
     "stages:\n- 3": "2: expected the name of a stage, found the number 3",
     "stages:\n-\n  - FilterStage": "3: expected the name of a stage, found a list",
