@@ -166,17 +166,21 @@ def open_folder(path: Path, name: str) -> ModelFolder:
 
 
 def folders(root: Path) -> list[Path]:
-    """Return the folders of models below ``root``, one or two levels deep, sorted."""
-    if not root.is_dir():
-        return []
-    below = [each for each in root.iterdir() if each.is_dir() and not each.name.startswith(".")]
-    deeper = [each for path in below for each in path.iterdir() if each.is_dir()]
+    """Return the folders below ``root`` that hold a model or a head, to three levels, sorted."""
     names = {name for names in _WEIGHTS.values() for name in names} | set(_CONFIG.values())
-    return sorted(
-        path
-        for path in (*below, *deeper)
-        if any(each.name in names or each.suffix in _PICKLES for each in path.iterdir())
-    )
+    found, level = [], [root] if root.is_dir() else []
+    for _ in range(3):
+        level = [
+            each
+            for path in level
+            for each in path.iterdir()
+            if each.is_dir() and not each.name.startswith(".")
+        ]
+        for path in level:
+            files = [each for each in path.iterdir() if each.is_file()]
+            if any(each.name in names or each.suffix in _PICKLES for each in files):
+                found.append(path)
+    return sorted(found)
 
 
 def model_root(model_dir: str | None) -> Path | None:

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from pixsieve.errors import PlanError
 from pixsieve.models import caption_model, folder, image_model
-from pixsieve.scorers.embedding import check_choices, runtime_of, vector_rows
+from pixsieve.scorers.embedding import check_choices, runtime_of
+from pixsieve.scorers.heads import vectors as vector_rows
 from pixsieve.select.filters import FilterStage
 from pixsieve.stage import Needs, ScoreStage
 
@@ -151,8 +152,8 @@ class CaptionSimilarityStage(ScoreStage):
             there = np.array([bool(text and text.strip()) for text in captions], np.bool_)
             vectors: NDArray[np.float32]
             if images_to_vectors is None:
-                vectors, has_vector = vector_rows(batch.rows.column(str(self.embedding)))
-                there &= has_vector
+                vectors = vector_rows(batch.rows.column(str(self.embedding)), model.dim)
+                there &= ~np.isnan(vectors[:, 0])
                 vectors = vectors[there]
             else:
                 vectors = images_to_vectors(

@@ -167,12 +167,3 @@ def vector_array(vectors: NDArray[np.float32], kind: pa.DataType) -> pa.FixedSiz
     return pa.FixedSizeListArray.from_arrays(
         pa.array(values.reshape(-1), kind), vectors.shape[1], mask=pa.array(~finite)
     )
-
-
-def vector_rows(column: pa.Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return fixed-size lists as float32 rows, and which of them are not null (others are zero)."""
-    there = np.asarray(column.is_valid().to_numpy(zero_copy_only=False), np.bool_)
-    rows = np.zeros((len(column), column.type.list_size), np.float32)
-    values = column.drop_null().flatten().to_numpy(zero_copy_only=False)
-    rows[there] = values.reshape(-1, column.type.list_size)
-    return rows, there
