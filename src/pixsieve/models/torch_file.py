@@ -221,4 +221,4 @@ def _array(name: str, view: _View, data: bytes) -> NDArray[Any]:
         )
         raise _RefusedError(msg)
     steps = [step * values.itemsize for step in strides]
-    return np.ascontiguousarray(as_strided(values[view.offset :], shape, steps, writeable=False))
+    return as_strided(values[view.offset :], shape, steps, writeable=False).copy(order="C")
