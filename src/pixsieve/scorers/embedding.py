@@ -50,8 +50,8 @@ class ImageEmbeddingStage(ScoreStage):
         column: Name of the column.
         device: ``"cpu"``, or ``"cuda"`` where the runtime has it.
         runtime: ``"onnxruntime"`` or ``"openvino"``.
-        precision: ``"float32"``; ``"bf16"`` is two to three times as fast with OpenVINO on CPUs that
-            have it, and less exact (cosine to float32 about 0.999).
+        precision: ``"float32"``; ``"bf16"`` is two to three times as fast, with OpenVINO on CPUs
+            that have it, and less exact (cosine to float32 about 0.999).
         exact: Decode every pixel and follow the reference's preprocessing to the bit. Otherwise a
             large image is decoded at a half, a quarter or an eighth of its size, no smaller than
             twice what the model looks at (cosine to exact 0.998 or more).
