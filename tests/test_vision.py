@@ -103,6 +103,23 @@ def test_files_that_do_not_fit_together_are_refused_before_any_work(model, setti
         image_model.find(str(model))
 
 
+@pytest.mark.parametrize("name", ["visual_projection.weight", "vision_model.pre_layrnorm.weight"])
+def test_a_tensor_of_another_shape_is_refused_by_name(model, name):
+    tensors = load_file(model / "model.safetensors")
+    save_file(tensors | {name: tensors[name][:7].reshape(-1)}, model / "model.safetensors")
+    with pytest.raises(UsageError, match="shape|cannot load"):
+        embed(model, IMAGES)
+
+
+def test_a_tensor_that_is_missing_is_named(model):
+    tensors = load_file(model / "model.safetensors")
+    name = "vision_model.encoder.layers.1.self_attn.k_proj.bias"
+    del tensors[name]
+    save_file(tensors, model / "model.safetensors")
+    with pytest.raises(UsageError, match=name):
+        embed(model, IMAGES)
+
+
 def test_a_processor_for_another_size_is_refused_before_any_work(model):
     change(
         model / "preprocessor_config.json",

@@ -209,14 +209,19 @@ class _Reader:
         self.folder = folder
         self.tensors = tensors
 
-    def shape(self, name: str) -> tuple[int, ...]:
+    def shape(self, name: str, rank: int) -> tuple[int, ...]:
+        """Return the shape of a tensor, which has so many axes."""
         if name not in self.tensors:
             msg = (
                 f"{self.folder.path}: the weights have no tensor {name}; expected those of the "
                 f"architecture that the configuration names ({model_type(self.folder)})"
             )
             raise UsageError(msg)
-        return self.tensors[name].shape
+        shape = self.tensors[name].shape
+        if len(shape) != rank or 0 in shape:
+            msg = f"{self.folder.path}: tensor {name} has the shape {shape}; expected {rank} axes"
+            raise UsageError(msg)
+        return shape
 
     def layers(self, pattern: str, config: Config, setting: str) -> int:
         """Count the layers, whose tensors are named by a pattern with ``{}``."""
@@ -293,8 +298,8 @@ def _hf_blocks(read: _Reader, prefix: str, config: Config) -> tuple[Block, ...]:
 
 def _clip_vision(read: _Reader, config: Config) -> Vision:
     at = "vision_model."
-    width, _, patch, _ = read.shape(f"{at}embeddings.patch_embedding.weight")
-    dim, _ = read.shape("visual_projection.weight")
+    width, _, patch, _ = read.shape(f"{at}embeddings.patch_embedding.weight", 4)
+    dim, _ = read.shape("visual_projection.weight", 2)
     return Vision(
         patches=Linear(f"{at}embeddings.patch_embedding.weight"),
         positions=f"{at}embeddings.position_embedding.weight",
@@ -318,9 +323,9 @@ def _clip_vision(read: _Reader, config: Config) -> Vision:
 
 def _clip_text(read: _Reader, config: Config) -> Text:
     at = "text_model."
-    vocabulary, width = read.shape(f"{at}embeddings.token_embedding.weight")
-    context, _ = read.shape(f"{at}embeddings.position_embedding.weight")
-    dim, _ = read.shape("text_projection.weight")
+    vocabulary, width = read.shape(f"{at}embeddings.token_embedding.weight", 2)
+    context, _ = read.shape(f"{at}embeddings.position_embedding.weight", 2)
+    dim, _ = read.shape("text_projection.weight", 2)
     eos = config.get("eos_token_id", 49407)
     return Text(
         tokens=f"{at}embeddings.token_embedding.weight",
@@ -343,8 +348,8 @@ def _clip_text(read: _Reader, config: Config) -> Text:
 def _siglip_vision(read: _Reader, config: Config) -> Vision:
     at, head = "vision_model.", "vision_model.head."
     read.only(config, {"vision_use_head": True}, "vision_config")
-    width, _, patch, _ = read.shape(f"{at}embeddings.patch_embedding.weight")
-    read.shape(f"{head}probe")
+    width, _, patch, _ = read.shape(f"{at}embeddings.patch_embedding.weight", 4)
+    read.shape(f"{head}probe", 3)
     query, key, value = _stacked(f"{head}attention")
     return Vision(
         patches=_linear(f"{at}embeddings.patch_embedding"),
@@ -378,9 +383,9 @@ def _siglip_vision(read: _Reader, config: Config) -> Vision:
 
 def _siglip_text(read: _Reader, config: Config) -> Text:
     at = "text_model."
-    vocabulary, width = read.shape(f"{at}embeddings.token_embedding.weight")
-    context, _ = read.shape(f"{at}embeddings.position_embedding.weight")
-    dim, _ = read.shape(f"{at}head.weight")
+    vocabulary, width = read.shape(f"{at}embeddings.token_embedding.weight", 2)
+    context, _ = read.shape(f"{at}embeddings.position_embedding.weight", 2)
+    dim, _ = read.shape(f"{at}head.weight", 2)
     return Text(
         tokens=f"{at}embeddings.token_embedding.weight",
         positions=f"{at}embeddings.position_embedding.weight",
@@ -410,7 +415,7 @@ def _dinov2(read: _Reader, config: Config, *, registers: bool) -> Vision:
     def projected(name: str) -> Linear:
         return Linear(f"{name}.weight", f"{name}.bias" if bias else None)
 
-    width, _, patch, _ = read.shape(f"{at}patch_embeddings.projection.weight")
+    width, _, patch, _ = read.shape(f"{at}patch_embeddings.projection.weight", 4)
     count = read.layers(layer + "norm1.weight", config, "num_hidden_layers")
     return Vision(
         patches=_linear(f"{at}patch_embeddings.projection"),
@@ -506,8 +511,8 @@ def _open_clip_blocks(read: _Reader, prefix: str, config: Config) -> tuple[Block
 def _open_clip_vision(read: _Reader, model: Config) -> Vision:
     config = _part(model, "vision_cfg")
     read.only(config, _OPEN_CLIP_VISION, "vision_cfg")
-    width, _, patch, _ = read.shape("visual.conv1.weight")
-    _, dim = read.shape("visual.proj")
+    width, _, patch, _ = read.shape("visual.conv1.weight", 4)
+    _, dim = read.shape("visual.proj", 2)
     head_width = config.get("head_width", 64)
     return Vision(
         patches=Linear("visual.conv1.weight"),
@@ -534,9 +539,9 @@ def _open_clip_text(read: _Reader, model: Config) -> Text:
     config = _part(model, "text_cfg")
     read.only(config, _OPEN_CLIP_TEXT, "text_cfg")
     prefix = "" if "token_embedding.weight" in read.tensors else "text."
-    vocabulary, width = read.shape(f"{prefix}token_embedding.weight")
-    context, _ = read.shape(f"{prefix}positional_embedding")
-    _, dim = read.shape(f"{prefix}text_projection")
+    vocabulary, width = read.shape(f"{prefix}token_embedding.weight", 2)
+    context, _ = read.shape(f"{prefix}positional_embedding", 2)
+    _, dim = read.shape(f"{prefix}text_projection", 2)
     return Text(
         tokens=f"{prefix}token_embedding.weight",
         positions=f"{prefix}positional_embedding",
