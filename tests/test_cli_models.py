@@ -71,7 +71,7 @@ def test_check_says_the_same_in_words(root):
     ("damage", "problem"),
     [
         (lambda model: (model / "preprocessor_config.json").unlink(), "preprocessor_config.json"),
-        (lambda model: (model / "tokenizer.json").unlink(), "tokenizer.json"),
+        (lambda model: (model / "tokenizer.json").write_text("{}"), "tokenizer.json"),
         (lambda model: os.truncate(model / "model.safetensors", 5000), "model.safetensors"),
         (
             lambda model: (model / "model.safetensors").rename(model / "pytorch_model.bin"),
@@ -86,6 +86,13 @@ def test_check_names_what_is_wrong_with_a_model_and_looks_at_the_others(root, da
     assert code == UsageError.exit_code
     assert problem in found[NAME]["problem"]
     assert found["facebook/dinov2-small"]["problem"] is None
+
+
+def test_a_model_without_its_tokenizer_still_serves_for_images(root):
+    (root / NAME / "tokenizer.json").unlink()
+    code, found, _ = check(root)
+    assert code == 0
+    assert found[NAME]["kind"] == "image model; captions would need tokenizer.json"
 
 
 def test_check_runs_a_model_unless_told_not_to(root):

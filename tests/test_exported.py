@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from pixsieve.errors import UsageError
 from pixsieve.models import image_model
@@ -110,6 +111,52 @@ def test_a_graph_that_gives_another_length_is_refused(tmp_path):
     write(tmp_path / "m", dim=5)
     with pytest.raises(UsageError, match="expected vectors of 5"):
         embed(tmp_path / "m", [IMAGE])
+
+
+def test_a_file_that_is_no_graph_is_told_so(tmp_path):
+    write(tmp_path / "m")
+    (tmp_path / "m" / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(UsageError, match=r"model\.onnx"):
+        embed(tmp_path / "m", [IMAGE])
+
+
+@pytest.mark.parametrize("settings", [{"input": "y"}, {"output": "y"}])
+def test_a_port_that_is_not_there_is_named(tmp_path, settings):
+    write(tmp_path / "m", **settings)
+    with pytest.raises(UsageError, match=r"model\.json"):
+        embed(tmp_path / "m", [IMAGE])
+
+
+def with_weights_beside(path: Path, location: str) -> Path:
+    """Replace the graph by one that scales the mean of each channel by weights in another file."""
+    write(path, output="mean")
+    model = onnx.load(path / "model.onnx")
+    weight = numpy_helper.from_array(np.full(3, 2, np.float32), "weight")
+    (path / location).write_bytes(weight.raw_data)
+    set_external_data(weight, location)
+    weight.ClearField("raw_data")
+    model.graph.initializer.append(weight)
+    model.graph.node.append(helper.make_node("Mul", ["mean", "weight"], ["scaled"]))
+    model.graph.output.append(helper.make_tensor_value_info("scaled", TensorProto.FLOAT, ["n", 3]))
+    (path / "model.onnx").write_bytes(model.SerializeToString())
+    (path / "model.json").write_text(json.dumps(SETTINGS | {"output": "scaled"}))
+    return path
+
+
+def test_weights_beside_the_graph_are_read_and_part_of_the_digest(tmp_path):
+    path = with_weights_beside(tmp_path / "m", "model.onnx_data")
+    np.testing.assert_allclose(embed(path, [IMAGE])[0], expected(path), atol=1e-6)
+    stage = ImageEmbeddingStage(model=str(path))
+    before = stage.digests()
+    data = path / "model.onnx_data"
+    data.write_bytes(data.read_bytes()[::-1])
+    assert stage.digests() != before
+
+
+def test_weights_that_the_digest_would_miss_are_refused(tmp_path):
+    path = with_weights_beside(tmp_path / "m", "elsewhere.bin")
+    with pytest.raises(UsageError, match="no part of the model's digest"):
+        embed(path, [IMAGE])
 
 
 def test_the_stage_takes_the_folder_and_its_digest_covers_graph_and_settings(tmp_path):

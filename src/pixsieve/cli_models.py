@@ -42,7 +42,7 @@ class Checked:
         folder: Where it lies; ``None`` for the default model, which lies in a package.
         revision: Commit on the hub, if known.
         files: Name of each weight file to its SHA-256.
-        kind: ``image model``, ``image and text model`` or ``head``.
+        kind: ``image model``, ``image and text model`` or ``head``, and what it lacks to be more.
         dim: Length of its vectors, if it makes any.
         problem: Why it cannot be used, if it cannot.
     """
@@ -169,7 +169,9 @@ def _check(path: Path, root: Path, *, run: bool) -> Checked:
             model = image_model.find(str(path.absolute()))
             dim = model.dim
             settings = image_model.Runtime()
-            if _has_text(place):
+            if _has_text(place) and not (path / caption_model.FILES[0]).is_file():
+                kind = f"image model; captions would need {caption_model.FILES[0]}"
+            elif _has_text(place):
                 kind = "image and text model"
                 caption_model.check(place)
                 if run:

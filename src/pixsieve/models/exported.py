@@ -107,13 +107,26 @@ def ports(folder: ModelFolder, described: Exported) -> Ports:
     """Look for the ports in the graph itself.
 
     Raises:
-        UsageError: if it has other ones than ``model.json`` says, or takes several images at once,
-            but only so many.
+        UsageError: if it cannot be read, has other ones than ``model.json`` says, or takes several
+            images at once, but only so many.
     """
     import onnx  # noqa: PLC0415  # heavy: only where a model is loaded
 
     where = folder.path / "model.onnx"
-    graph = onnx.load(where, load_external_data=False).graph
+    try:
+        graph = onnx.load(where, load_external_data=False).graph
+    except Exception as error:  # the parser's own errors have no common class
+        msg = f"{where} is no ONNX graph: {error}; export it again"
+        raise UsageError(msg) from error
+    known = {path.name for path in folder.weights}
+    for each in graph.initializer:
+        places = {entry.value for entry in each.external_data if entry.key == "location"}
+        if places - known:
+            msg = (
+                f"{where} has weights in {min(places)}, which is no part of the model's digest; "
+                f"export it so that such files lie beside it and their names begin with model.onnx"
+            )
+            raise UsageError(msg)
     weights = {each.name for each in graph.initializer}
     inputs = {each.name: each for each in graph.input if each.name not in weights}
     outputs = [each.name for each in graph.output]

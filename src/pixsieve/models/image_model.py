@@ -246,6 +246,7 @@ def _exported(place: ModelFolder, settings: Runtime) -> Embed:
     from pixsieve.models import runtime  # noqa: PLC0415  # heavy: only where a model is loaded
 
     described = exported.read(place)
+    ports = exported.ports(place, described)
     session = runtime.load(
         str(place.path / "model.onnx"),
         device=settings.device,
@@ -253,7 +254,6 @@ def _exported(place: ModelFolder, settings: Runtime) -> Embed:
         runtime=settings.runtime,
         precision=settings.precision,
     )
-    ports = exported.ports(place, described)
 
     def embed(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         values = described.normalise(batch)

@@ -85,10 +85,14 @@ def load(folder: ModelFolder, tower: Text) -> Tokenizer:
     """Return the tokenizer of a folder for its text tower.
 
     Raises:
-        UsageError: if it does not fit the model.
+        UsageError: if it is none, or does not fit the model.
     """
     path = folder.path / FILE
-    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        msg = f"{path} is no tokenizer: {error}; fetch it again"
+        raise UsageError(msg) from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     vocabulary = tokenizer.get_vocab_size(with_added_tokens=True)
