@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pixsieve import __version__
+from pixsieve.cli_models import models
 from pixsieve.errors import PixsieveError, StorageError, UsageError, VerifyError
 from pixsieve.text import printable
 
@@ -681,6 +682,9 @@ def clean(output: str, workspace: str | None) -> None:
     _say(
         "\n".join(f"removed {printable(path)}" for path in removed) or "there is nothing to remove"
     )
+
+
+pixsieve.add_command(models)
 
 
 # -- running ----------------------------------------------------------------------------------
