@@ -1,5 +1,6 @@
 """Captions become the tokens and vectors that their models' own classes make of them."""
 
+import dataclasses
 import json
 import runpy
 import shutil
@@ -70,18 +71,30 @@ def test_an_old_configuration_that_names_the_wrong_end_token_takes_the_largest(t
     np.testing.assert_array_equal(vectors(model, TEXTS), vectors(MODELS / "clip", TEXTS))
 
 
-def test_siglip_2_texts_are_lower_case_and_end_and_fill_with_gemmas_tokens(tmp_path):
-    from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415  # only here
+def siglip2_tokens(folder_of_model: Path, **settings: object) -> list[np.ndarray]:
+    """Tokens of the golden texts by SigLIP 2's tokenizer, in a folder of our own."""
+    model = Path(shutil.copytree(MODELS / "siglip", folder_of_model))
+    for name in caption_model.FILES:
+        shutil.copy(MODELS / "siglip2_tokenizer" / name, model)
+    config = json.loads((model / "tokenizer_config.json").read_text()) | settings
+    (model / "tokenizer_config.json").write_text(json.dumps(config))
+    place = folder.find(str(model))
+    tower = architecture.text(place, image_model.read_tensors(place))
+    return tokenizer.load(place, dataclasses.replace(tower, vocabulary=1000))(TEXTS)
 
-    words = ["<pad>", "<eos>", "<bos>", "<unk>", "a", "cat", ","]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    made = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))  # noqa: S106  # a token
-    made.pre_tokenizer = pre_tokenizers.Whitespace()
-    model = Path(shutil.copytree(MODELS / "siglip", tmp_path / "m"))
-    made.save(str(model / "tokenizer.json"))
-    (model / "tokenizer_config.json").unlink()
-    (found,) = tokens(model, ["A cat, DOG"])
-    assert found.tolist() == [4, 5, 6, 3, 1] + [0] * 11
+
+def test_siglip_2_tokens_equal_those_of_its_own_tokenizer(tmp_path):
+    expected = GOLDEN["golden"]("siglip2_tokenizer")["ids"]
+    np.testing.assert_array_equal(siglip2_tokens(tmp_path / "m"), expected)
+
+
+def test_a_folder_may_ask_to_fill_up_in_front_and_for_a_start_token(tmp_path):
+    empty = TEXTS.index("")
+    assert siglip2_tokens(tmp_path / "right")[empty].tolist() == [1] + [0] * 15
+    left = siglip2_tokens(tmp_path / "left", padding_side="left")[empty]
+    assert left.tolist() == [0] * 15 + [1]
+    start = siglip2_tokens(tmp_path / "start", add_bos_token=True)[empty]
+    assert start.tolist() == [2, 1] + [0] * 14
 
 
 def test_a_tokenizer_that_does_not_fit_the_model_is_refused(tmp_path):

@@ -37,6 +37,7 @@ from transformers import (
     Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    Siglip2Tokenizer,
     SiglipConfig,
     SiglipImageProcessorPil,
     SiglipModel,
@@ -241,6 +242,23 @@ def make_siglip() -> None:
     save("siglip", folder, pixels=pixels_of(processor), images=images, texts=texts, ids=ids.numpy())
 
 
+def make_siglip2_tokenizer() -> None:
+    """SigLIP 2 differs from SigLIP in its tokenizer only: Gemma's, in lower case."""
+    folder = fresh("siglip2_tokenizer")
+    tokens = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokens += [chr(code) for code in range(33, 127) if not chr(code).isupper()]
+    tokens += ["\u2581", "ca", "cat", "\u2581a", "\u2581cat"]
+    tokens += [f"<0x{byte:02X}>" for byte in range(256)]
+    merges = [("c", "a"), ("ca", "t"), ("\u2581", "a"), ("\u2581", "cat")]
+    tokenizer = Siglip2Tokenizer(
+        vocab={token: number for number, token in enumerate(dict.fromkeys(tokens))},
+        merges=merges, padding_side="right", add_eos_token=True, add_bos_token=False,
+    )  # fmt: skip
+    tokenizer.save_pretrained(folder)
+    ids = tokenizer(TEXTS, padding="max_length", truncation=True, max_length=16)["input_ids"]
+    save("siglip2_tokenizer", folder, ids=np.array(ids))
+
+
 def make_dinov2(name: str, config_class: type, model_class: type, **more: object) -> None:
     folder = fresh(name)
     config = config_class(
@@ -264,6 +282,7 @@ if __name__ == "__main__":
     clip_tokenizer = make_clip()
     make_open_clip(clip_tokenizer)
     make_siglip()
+    make_siglip2_tokenizer()
     make_dinov2("dinov2", Dinov2Config, Dinov2Model)
     make_dinov2(
         "dinov2_with_registers", Dinov2WithRegistersConfig, Dinov2WithRegistersModel,

@@ -48,6 +48,7 @@ class Tokenizer:
         end: Put behind it.
         fill: Fills a text up to the context.
         fixed: Every text is filled up to the context; else to a multiple of 16.
+        left: Texts are filled up in front.
         canonical: Lower case without punctuation, as SigLIP (the first) was trained.
         lower: Lower case, as SigLIP 2 was trained.
     """
@@ -58,6 +59,7 @@ class Tokenizer:
     end: int
     fill: int
     fixed: bool
+    left: bool
     canonical: bool
     lower: bool
 
@@ -71,7 +73,8 @@ class Tokenizer:
             length = (
                 self.context if self.fixed else min(-(-len(ids) // _STEP) * _STEP, self.context)
             )
-            found.append(np.array(ids + [self.fill] * (length - len(ids)), np.int64))
+            fill = [self.fill] * (length - len(ids))
+            found.append(np.array(fill + ids if self.left else ids + fill, np.int64))
         return found
 
     def _clean(self, text: str) -> str:
@@ -121,16 +124,18 @@ def load(folder: ModelFolder, tower: Text) -> Tokenizer:
             end=end,
             fill=end,
             fixed=False,
+            left=False,
             canonical=False,
             lower=False,
         )
     return Tokenizer(
         tokenizer=tokenizer,
         context=tower.context,
-        start=None,
+        start=special("bos_token", "<bos>") if settings.get("add_bos_token") is True else None,
         end=special("eos_token", "</s>" if sentencepiece else "<eos>"),
         fill=special("pad_token", "</s>" if sentencepiece else "<pad>"),
         fixed=True,
+        left=settings.get("padding_side") == "left",
         canonical=sentencepiece,
         lower=not sentencepiece,
     )
