@@ -2,6 +2,7 @@
 
 from pixsieve.export.writer import ImageWriterStage
 from pixsieve.scorers.aesthetic import ImageAestheticFilterStage
+from pixsieve.scorers.brisque import BrisqueStage
 from pixsieve.scorers.caption_similarity import CaptionSimilarityStage
 from pixsieve.scorers.embedding import ImageEmbeddingStage
 from pixsieve.scorers.nsfw import ImageNSFWFilterStage
@@ -12,6 +13,7 @@ from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
 from pixsieve.stage import ImageBatch, Needs, ReadStage, ScoreStage, SelectStage, Stage, WriteStage
 
 __all__ = [
+    "BrisqueStage",
     "CaptionSimilarityStage",
     "ExactDeduplicationStage",
     "FilePartitioningStage",
