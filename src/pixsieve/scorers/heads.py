@@ -1,40 +1,47 @@
-"""What scorers over an embedding column have in common."""
+"""What scorers over a column of embeddings, or with a threshold, have in common."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from pixsieve.errors import PlanError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pixsieve.models.laion import Head
 
 
 def check_embedding(columns: pa.Schema, column: str, head: Head, stage: str) -> None:
-    """Raise ``PlanError`` unless the column holds what the head was trained on."""
+    """Raise ``PlanError`` unless a column holds the embeddings that a head was trained on."""
+    way_out = f"put ImageEmbeddingStage(model={head.embedding!r}, ...) before {stage}"
+    if column not in columns.names:
+        msg = f"there is no column {column!r} before {stage}; {way_out}"
+        raise PlanError(msg)
     field = columns.field(column)
-    metadata = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-    model = metadata.get("model", "an unknown model")
-    if model != head.embedding:
+    found = (field.metadata or {}).get(b"model", b"an unknown model").decode()
+    if found != head.embedding:
         msg = (
-            f"{stage}: the column {column!r} holds embeddings of {model}, but {head.name} was "
-            f"trained on those of {head.embedding}; add an "
-            f"ImageEmbeddingStage(model={head.embedding!r}) before it"
+            f"column {column!r} holds embeddings of {found}, but {head.name} was trained on those "
+            f"of {head.embedding}, and on others its scores mean nothing; {way_out}"
         )
+        raise PlanError(msg)
+    if not pa.types.is_fixed_size_list(field.type) or field.type.list_size != head.dim:
+        msg = f"column {column!r} is {field.type}; {head.name} takes {head.dim} numbers an image"
         raise PlanError(msg)
 
 
-def check_threshold(threshold: float | None, low: float, high: float, what: str) -> None:
-    """Raise ``PlanError`` for a threshold that no score, or every score, passes."""
-    if threshold is not None and not low < threshold < high:
+def check_threshold(threshold: object, low: float, high: float, what: str) -> None:
+    """Raise ``PlanError`` for a threshold at or beyond the ends of a scale."""
+    if threshold is None:
+        return
+    if not isinstance(threshold, int | float) or not low < threshold < high:
         msg = (
-            f"score_threshold is {threshold:g}, but {what} is on a scale from {low:g} to {high:g}, "
-            f"so it would drop nothing or everything; choose one in between, or None to score only"
+            f"score_threshold={threshold!r}: {what} goes from {low:g} to {high:g}, so this would "
+            f"drop nothing or everything; give a number in between, or None to score only"
         )
         raise PlanError(msg)
 
@@ -46,3 +53,8 @@ def vectors(column: pa.Array, dim: int) -> NDArray[np.float32]:
     valid = column.is_valid().to_numpy(zero_copy_only=False)
     found[valid] = flat.reshape(-1, dim)
     return found
+
+
+def score_array(scores: NDArray[np.float32]) -> pa.Array:
+    """Return scores as a column; one that is not finite as null."""
+    return pa.array(scores, pa.float32(), mask=~np.isfinite(scores))
