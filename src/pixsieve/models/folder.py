@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from pixsieve.errors import UsageError, nearest
+from pixsieve.models import torch_file, weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,7 +65,6 @@ _CONFIG: Final = {
     "open_clip": "open_clip_config.json",
     "onnx": "model.json",
 }
-_PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,18 +149,13 @@ def open_folder(path: Path, name: str) -> ModelFolder:
     for kind, config in _CONFIG.items():
         if not (path / config).is_file():
             continue
-        for weights in _WEIGHTS[kind]:
-            if (path / weights).is_file():
-                return ModelFolder(name=name, path=path, kind=kind, weights=_parts(path / weights))
-    pickles = sorted(each.name for each in path.iterdir() if each.suffix in _PICKLES)
-    expected = " or ".join(f"{config} with {_WEIGHTS[kind][0]}" for kind, config in _CONFIG.items())
+        for file in _WEIGHTS[kind]:
+            if (path / file).is_file():
+                return ModelFolder(name=name, path=path, kind=kind, weights=_parts(path / file))
+    pickles = sorted(each for each in path.iterdir() if each.suffix in torch_file.SUFFIXES)
     if pickles:
-        msg = (
-            f"{path / pickles[0]} is a pickle, and opening one may run any code; pixsieve reads "
-            f"safetensors and ONNX only. Convert it, without running it, by: pixsieve models "
-            f"convert {path / pickles[0]} {path / 'model.safetensors'}"
-        )
-        raise UsageError(msg)
+        raise weights.refuse_pickle(pickles[0], path / "model.safetensors")
+    expected = " or ".join(f"{config} with {_WEIGHTS[kind][0]}" for kind, config in _CONFIG.items())
     msg = f"{path} holds no model that can be read; expected {expected}"
     raise UsageError(msg)
 
@@ -178,7 +173,7 @@ def folders(root: Path) -> list[Path]:
         ]
         for path in level:
             files = [each for each in path.iterdir() if each.is_file()]
-            if any(each.name in names or each.suffix in _PICKLES for each in files):
+            if any(each.name in names or each.suffix in torch_file.SUFFIXES for each in files):
                 found.append(path)
     return sorted(found)
 
@@ -250,20 +245,20 @@ def _name_of(model: str, place: Path) -> str:
     return two if two in KNOWN else place.name
 
 
-def _parts(weights: Path) -> tuple[Path, ...]:
+def _parts(file: Path) -> tuple[Path, ...]:
     """Return the files that hold the tensors: an index names several."""
-    if weights.name.endswith(".index.json"):
-        named = read_json(weights).get("weight_map")
+    if file.name.endswith(".index.json"):
+        named = read_json(file).get("weight_map")
         parts = sorted({str(each) for each in named.values()}) if isinstance(named, dict) else []
         if not parts or any(Path(part).name != part for part in parts):
-            msg = f"{weights} names no files beside it; expected a weight_map of tensors to files"
+            msg = f"{file} names no files beside it; expected a weight_map of tensors to files"
             raise UsageError(msg)
-        missing = [part for part in parts if not (weights.parent / part).is_file()]
+        missing = [part for part in parts if not (file.parent / part).is_file()]
         if missing:
-            msg = f"{weights.parent} lacks {missing[0]}, which {weights.name} names: fetch it too"
+            msg = f"{file.parent} lacks {missing[0]}, which {file.name} names: fetch it too"
             raise UsageError(msg)
-        return tuple(weights.parent / part for part in parts)
-    if weights.suffix == ".onnx":
-        beside = [each for each in weights.parent.iterdir() if each.name.startswith(weights.name)]
+        return tuple(file.parent / part for part in parts)
+    if file.suffix == ".onnx":
+        beside = [each for each in file.parent.iterdir() if each.name.startswith(file.name)]
         return tuple(sorted(beside))  # model.onnx and, if it is large, model.onnx_data or .data
-    return (weights,)
+    return (file,)
