@@ -6,8 +6,10 @@ from pixsieve.scorers.brisque import BrisqueStage
 from pixsieve.scorers.caption_similarity import CaptionSimilarityStage
 from pixsieve.scorers.embedding import ImageEmbeddingStage
 from pixsieve.scorers.nsfw import ImageNSFWFilterStage
+from pixsieve.scorers.quality import ImageQualityStage
 from pixsieve.select.exact import ExactDeduplicationStage
 from pixsieve.select.filters import FilterStage
+from pixsieve.select.odd_size import OddSizeStage
 from pixsieve.select.shuffle import ShuffleStage
 from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
 from pixsieve.stage import ImageBatch, Needs, ReadStage, ScoreStage, SelectStage, Stage, WriteStage
@@ -22,9 +24,11 @@ __all__ = [
     "ImageBatch",
     "ImageEmbeddingStage",
     "ImageNSFWFilterStage",
+    "ImageQualityStage",
     "ImageReaderStage",
     "ImageWriterStage",
     "Needs",
+    "OddSizeStage",
     "ReadStage",
     "ScoreStage",
     "SelectStage",
