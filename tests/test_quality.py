@@ -197,7 +197,7 @@ def cleanvision(pixels: np.ndarray) -> dict[str, float]:
 
 
 def looks() -> dict[str, np.ndarray]:
-    smooth = np.linspace(0, 60, 640) + np.linspace(0, 60, 480)[:, None]
+    smooth = np.linspace(0, 60, 96) + np.linspace(0, 60, 72)[:, None]
     return {
         "photo": photo(),
         "small": photo(3, 60, 45),
