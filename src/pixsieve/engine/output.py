@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import hashlib
 import itertools
 import json
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,9 @@ CONTROL = ".pixsieve"
 workspace."""
 INTENT = "intent.json"
 
+ABANDONED_SECONDS = 3600.0
+"""A temporary file in a workspace that others may share is nobody's when it is so old."""
+
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 
 
@@ -59,6 +64,38 @@ class Recipe:
     def to_yaml(self) -> str:
         """Return the recipe as a file that can be run again."""
         return recipe.dumps(self.plan.name, self.plan.seed, self.plan.stages)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Intent:
+    """Which files a run writes into the output, noted before the first of them.
+
+    Attributes:
+        prefix: Of its shards' names.
+        hash: Of its shards' names.
+        recipe: Digest of the recipe.
+        plan: Digest of the export plan.
+        manifest: Digest of ``manifest.json`` once the dataset is finished: another one is damaged.
+    """
+
+    prefix: str
+    hash: str
+    recipe: str
+    plan: str
+    manifest: str | None = None
+
+    def covers(self, name: str) -> bool:
+        """Tell whether a file of this name may be of this run."""
+        if name in (dataset.DROPPED, dataset.RECIPE):
+            return True
+        stem = rf"{re.escape(self.prefix)}(-[A-Za-z0-9_]+)?-{re.escape(self.hash)}-[0-9]{{6,}}"
+        return re.fullmatch(rf"{stem}\.(tar|parquet)", name) is not None
+
+    def stands(self, output: Path) -> bool:
+        """Tell whether this was finished, and tars of it are still there."""
+        return self.manifest is not None and any(
+            self.covers(path.name) for path in output.glob("*.tar")
+        )
 
 
 def folders(plan: Plan, workspace: str | None) -> tuple[Path, Workspace]:
@@ -135,45 +172,81 @@ def check_apart(plan: Plan) -> None:
 
 
 def clean_temporary(plan: Plan, workspace: Workspace, control: Path) -> None:
-    """Remove what killed writers left behind: only files of the form that pixsieve's own have."""
-    places = [control]
-    if workspace.root == control:
-        places += [control / name for name in Workspace.FOLDERS]
-    if plan.writer:
-        places.append(Path(plan.writer.output_dir))
-    for place in places:
+    """Remove what killed writers left behind: only files of the form that pixsieve's own have.
+
+    Nobody else writes to the output while it is claimed. In a workspace elsewhere other runs may
+    write, so that only what is old is removed. What cannot be removed now, the next run removes.
+    """
+    now = time.time()
+    places = [control] + ([Path(plan.writer.output_dir)] if plan.writer else [])
+    shared = [workspace.root / name for name in workspace.FOLDERS]
+    shared += [folder for folder in (workspace.root / "plans").glob("*") if folder.is_dir()]
+    least_age = 0.0 if workspace.root == control else ABANDONED_SECONDS
+    for place, age in [*((place, 0.0) for place in places), *((p, least_age) for p in shared)]:
         for path in place.glob(".*.tmp"):
-            if _TEMPORARY.fullmatch(path.name):
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if _TEMPORARY.fullmatch(path.name) and path.stat().st_mtime <= now - age:
+                    path.unlink()
 
 
 def check_output(output: Path, control: Path, mine: Recipe) -> dict[str, Any] | None:
     """Return the manifest that stands in the output, if it is of this very recipe.
 
+    A manifest that is not the one that a finished run left is damaged: as good as none.
+
     Raises:
-        OutputConflictError: the folder holds another recipe's dataset, or tars of unknown origin.
+        OutputConflictError: the folder holds another recipe's dataset, or files of unknown origin
+            that this run would have to write over, or tars that would be mixed with its own.
     """
-    manifest = dataset.read_manifest(output)
-    if manifest is None:
-        ours = _intended(control)
-        foreign = sorted(
-            path.name for path in output.glob("*.tar") if not (ours and ours.fullmatch(path.name))
-        )
-        if foreign:
+    intent = _read_intent(control)
+    manifest = None if _damaged(output, intent) else dataset.read_manifest(output)
+    if manifest is not None:
+        if manifest.get("recipe_sha256") != mine.sha256:
             msg = (
-                f"{output} holds {len(foreign)} tars that pixsieve did not write, such as "
-                f"{foreign[0]}; choose an empty folder"
+                f"{output} holds the dataset of another recipe "
+                f"({_difference(manifest, mine.to_dict())}); "
+                "choose another output folder, or delete this one"
             )
             raise OutputConflictError(msg)
-        return None
-    if manifest.get("recipe_sha256") != mine.sha256:
+        return manifest
+    if intent and intent.recipe != mine.sha256 and intent.stands(output):
         msg = (
-            f"{output} holds the dataset of another recipe "
-            f"({_difference(manifest, mine.to_dict())}); "
-            "choose another output folder, or delete this one"
+            f"{output} holds the dataset of another recipe, and its {dataset.MANIFEST} is gone or "
+            "damaged: run that recipe again to mend it, or choose another output folder"
         )
         raise OutputConflictError(msg)
-    return manifest
+    in_the_way = [
+        path.name
+        for path in sorted(output.iterdir())
+        if (path.suffix == ".tar" or path.name in (dataset.DROPPED, dataset.RECIPE))
+        and not (intent and intent.covers(path.name))
+        and not (path.name == dataset.RECIPE and _has(path, mine.to_yaml().encode()))
+    ]
+    if in_the_way:
+        msg = (
+            f"{output} holds {len(in_the_way)} files of unknown origin that would be mixed with "
+            f"the dataset or written over, such as {in_the_way[0]}; choose an empty folder"
+        )
+        raise OutputConflictError(msg)
+    return None
+
+
+def _has(path: Path, data: bytes) -> bool:
+    try:
+        return path.read_bytes() == data
+    except OSError:
+        return False
+
+
+def _damaged(output: Path, intent: _Intent | None) -> bool:
+    """Tell whether the manifest is not the one that a finished run left."""
+    if intent is None or intent.manifest is None:
+        return False
+    try:
+        text = (output / dataset.MANIFEST).read_bytes()
+    except OSError:
+        return True
+    return hashlib.sha256(text).hexdigest() != intent.manifest
 
 
 def _difference(manifest: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
@@ -190,19 +263,27 @@ def _difference(manifest: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
 
 
 def name_hash(
-    writer: ImageWriterStage, planned: Planned, control: Path, manifest: Mapping[str, Any] | None
+    writer: ImageWriterStage,
+    planned: Planned,
+    mine: Recipe,
+    control: Path,
+    manifest: Mapping[str, Any] | None,
 ) -> str:
     """Return the part of file names that all shards of an export have in common."""
     if writer.deterministic_name:
         return planned.digest[:HASH_DIGITS]
     if manifest is not None:
         return str(manifest["hash"])
-    return _read_intent(control).get("random") or secrets.token_hex(HASH_DIGITS // 2)
+    intent = _read_intent(control)
+    if intent and (intent.recipe, intent.plan) == (mine.sha256, planned.digest):
+        return intent.hash
+    return secrets.token_hex(HASH_DIGITS // 2)
 
 
 def take_over(
     writer: ImageWriterStage,
     planned: Planned,
+    mine: Recipe,
     name: str,
     control: Path,
     manifest: Mapping[str, Any] | None,
@@ -213,7 +294,11 @@ def take_over(
         OutputConflictError: the folder holds a finished dataset of other inputs.
     """
     output = Path(writer.output_dir)
-    if manifest is not None and manifest.get("plan_sha256") != planned.digest:
+    before = _read_intent(control)
+    same = before is not None and (before.recipe, before.plan) == (mine.sha256, planned.digest)
+    finished = manifest is not None or (before is not None and before.stands(output))
+    standing = manifest["plan_sha256"] if manifest else before.plan if before else None
+    if finished and standing != planned.digest:
         msg = (
             f"{output} holds the dataset that this recipe made of other inputs; they have changed "
             "since. Choose another output folder, or delete this one"
@@ -224,35 +309,43 @@ def take_over(
         for shard in planned.shards
         for kind in ("tar", "parquet")
     }
-    before = _intended(control)
-    if manifest is None:
-        for path in sorted(output.iterdir()):
-            ours = before is not None and before.fullmatch(path.name) is not None
-            if path.name in names and not ours:
-                msg = f"{path} is in the way and not pixsieve's; choose another output folder"
-                raise OutputConflictError(msg)
-            if ours and path.name not in names:
-                path.unlink()
-    intent = {"prefix": writer.prefix, "hash": name}
-    if not writer.deterministic_name:
-        intent["random"] = name
-    put(control / INTENT, json.dumps(intent).encode())
+    for path in sorted(output.iterdir()) if manifest is None else ():
+        ours = before is not None and before.covers(path.name)
+        if path.name in names and not ours:
+            msg = f"{path} is in the way and not pixsieve's; choose another output folder"
+            raise OutputConflictError(msg)
+        if ours and path.name not in names:
+            _remove(path)
+    intent = _Intent(
+        prefix=writer.prefix,
+        hash=name,
+        recipe=mine.sha256,
+        plan=planned.digest,
+        manifest=before.manifest if before and same else None,
+    )
+    put(control / INTENT, json.dumps(asdict(intent)).encode())
 
 
-def _read_intent(control: Path) -> dict[str, str]:
-    try:
-        return msgspec.json.decode((control / INTENT).read_bytes(), type=dict[str, str])
-    except (OSError, msgspec.MsgspecError):
-        return {}
-
-
-def _intended(control: Path) -> re.Pattern[str] | None:
-    """Return what names the files have that an unfinished run may have written."""
+def finish(output: Path, control: Path) -> None:
+    """Note that the manifest stands, which was the last file to be written."""
     intent = _read_intent(control)
-    if "hash" not in intent:
+    if intent is not None:
+        digest = hashlib.sha256((output / dataset.MANIFEST).read_bytes()).hexdigest()
+        put(control / INTENT, json.dumps(asdict(replace(intent, manifest=digest))).encode())
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise storage_error("cannot remove", path, error) from error
+
+
+def _read_intent(control: Path) -> _Intent | None:
+    try:
+        return msgspec.json.decode((control / INTENT).read_bytes(), type=_Intent)
+    except (OSError, msgspec.MsgspecError):
         return None
-    stem = f"{re.escape(intent['prefix'])}(-[A-Za-z0-9_]+)?-{re.escape(intent['hash'])}-[0-9]{{6,}}"
-    return re.compile(rf"{stem}\.(tar|parquet)|dropped\.parquet|recipe\.yaml")
 
 
 def known_shards(manifest: Mapping[str, Any] | None) -> dict[str, WrittenShard]:
@@ -290,8 +383,11 @@ def place(path: Path, made: Path) -> bool:
 
     Return whether it was copied.
     """
-    if path.exists() and filecmp.cmp(path, made, shallow=False):
-        return False
+    try:
+        if path.exists() and filecmp.cmp(path, made, shallow=False):
+            return False
+    except OSError as error:
+        raise storage_error("cannot read", path, error) from error
     with LocalStorage().create(str(path)) as sink, made.open("rb") as source:
         shutil.copyfileobj(source, sink, 1024 * 1024)
     return True

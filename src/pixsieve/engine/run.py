@@ -30,6 +30,7 @@ from pixsieve.engine.result import Counts, RunResult, StepTiming
 from pixsieve.engine.units import Unit
 from pixsieve.errors import (
     FailureBudgetError,
+    PixsieveError,
     PlanError,
     RunError,
     SourceNotFoundError,
@@ -44,6 +45,7 @@ from pixsieve.select.base import Part, failed_rows, sample_schema
 from pixsieve.sources import find_shards
 from pixsieve.stage import ScoreStage
 from pixsieve.storage import LocalStorage, tables
+from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +121,7 @@ def run(
     with output.prepared(control, workspace), claim(control), stop.listening():
         output.clean_temporary(plan, workspace, control)
         try:
-            with executor.open() as session:
+            with _named_errors(control), executor.open() as session:
                 job = _Job(
                     plan=plan,
                     options=options,
@@ -254,11 +256,11 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     if not selected.kept:
         raise RunError(_says_empty(selected))
     planned = _plan(job, parts, selected)
-    name_hash = output.name_hash(writer, planned, job.control, manifest)
-    output.take_over(writer, planned, name_hash, job.control, manifest)
+    name_hash = output.name_hash(writer, planned, job.recipe, job.control, manifest)
+    output.take_over(writer, planned, job.recipe, name_hash, job.control, manifest)
     exported = _export(job, planned, name_hash, manifest)
     shards_done = tuple(done.shard for done in exported)
-    wrote = _commit(job, parts, selected, planned, name_hash, shards_done)
+    wrote = _commit(job, parts, selected, planned, name_hash, shards_done, manifest)
     return result(
         output_dir=Path(writer.output_dir),
         shards=tuple(shard.tar.name for shard in shards_done),
@@ -618,6 +620,7 @@ def _commit(
     planned: work.Planned,
     name_hash: str,
     shards: Sequence[WrittenShard],
+    standing: Mapping[str, Any] | None,
 ) -> bool:
     """Write what describes the dataset as a whole, the manifest last.
 
@@ -664,12 +667,22 @@ def _commit(
             files=sorted(files, key=lambda file: file.name),
             versions=dataset.versions(),
         )  # fmt: skip
-        standing = dataset.read_manifest(folder)
         if standing is None or wrote or not manifest.says_the_same_as(standing):
             wrote |= output.put(folder / dataset.MANIFEST, manifest.to_bytes())
-        (job.control / output.INTENT).unlink(missing_ok=True)
+        output.finish(folder, job.control)
         step.facts = {"files": len(files) + 1}
     return wrote
+
+
+@contextlib.contextmanager
+def _named_errors(folder: Path) -> Iterator[None]:
+    """Turn an error of the system that nobody has named yet into one of pixsieve's."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PixsieveError):
+            raise
+        raise storage_error("cannot use", error.filename or folder, error) from error
 
 
 def _check_importable(stages: Sequence[Stage], executor: Executor) -> None:
