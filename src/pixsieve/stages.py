@@ -3,6 +3,7 @@
 from pixsieve.export.writer import ImageWriterStage
 from pixsieve.scorers.aesthetic import ImageAestheticFilterStage
 from pixsieve.scorers.brisque import BrisqueStage
+from pixsieve.scorers.caption_quality import CaptionQualityStage
 from pixsieve.scorers.caption_similarity import CaptionSimilarityStage
 from pixsieve.scorers.embedding import ImageEmbeddingStage
 from pixsieve.scorers.nsfw import ImageNSFWFilterStage
@@ -16,6 +17,7 @@ from pixsieve.stage import ImageBatch, Needs, ReadStage, ScoreStage, SelectStage
 
 __all__ = [
     "BrisqueStage",
+    "CaptionQualityStage",
     "CaptionSimilarityStage",
     "ExactDeduplicationStage",
     "FilePartitioningStage",
