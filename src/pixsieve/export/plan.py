@@ -8,6 +8,7 @@ alone.
 from __future__ import annotations
 
 import hashlib
+import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -249,8 +250,10 @@ def _buckets(
     if not buckets:
         return
     bucket_of_shard = np.searchsorted(edges, np.arange(len(borders) - 1), side="right") - 1
+    token = secrets.token_hex(4)  # another run may plan the same in the same workspace
     spill = [
-        _Spill(folder / f"bucket-{number}.arrow", columns, buckets > 1) for number in range(buckets)
+        _Spill(folder / f".bucket-{number}.{token}.tmp", columns, buckets > 1)
+        for number in range(buckets)
     ]
     ends = np.cumsum([part.rows for part in parts])
     ranks = [rank_of[end - part.rows : end] for part, end in zip(parts, ends, strict=True)]
