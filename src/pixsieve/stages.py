@@ -6,8 +6,10 @@ from pixsieve.scorers.brisque import BrisqueStage
 from pixsieve.scorers.caption_quality import CaptionQualityStage
 from pixsieve.scorers.caption_similarity import CaptionSimilarityStage
 from pixsieve.scorers.embedding import ImageEmbeddingStage
+from pixsieve.scorers.hashes import PerceptualHashStage
 from pixsieve.scorers.nsfw import ImageNSFWFilterStage
 from pixsieve.scorers.quality import ImageQualityStage
+from pixsieve.scorers.thumbnail import ThumbnailStage
 from pixsieve.select.exact import ExactDeduplicationStage
 from pixsieve.select.filters import FilterStage
 from pixsieve.select.odd_size import OddSizeStage
@@ -31,10 +33,12 @@ __all__ = [
     "ImageWriterStage",
     "Needs",
     "OddSizeStage",
+    "PerceptualHashStage",
     "ReadStage",
     "ScoreStage",
     "SelectStage",
     "ShuffleStage",
     "Stage",
+    "ThumbnailStage",
     "WriteStage",
 ]

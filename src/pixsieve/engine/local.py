@@ -40,6 +40,7 @@ WORKER_DATA_BYTES = 4 * 1024**3
 """Memory that a worker may allocate; a decoder that asks for more fails its sample."""
 _PR_SET_PDEATHSIG = 1
 _NO_ROW = -1
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _GC_THRESHOLD = 50_000
 
 
@@ -143,7 +144,9 @@ class LocalSession:
         ours, theirs = self._context.Pipe()
         row = self._context.RawValue(ctypes.c_int64, _NO_ROW)
         process = self._context.Process(
-            target=_work, args=(theirs, row, self._seconds, os.getpid()), daemon=True
+            target=_work,
+            args=(theirs, row, self._seconds, os.getpid(), {**os.environ, **_ONE_THREAD}),
+            daemon=True,
         )
         with _one_thread_each(), without_main():
             process.start()
@@ -189,9 +192,13 @@ class _ProcessGuard:
         self._row.value = _NO_ROW
 
 
-def _work(pipe: Connection, row: Any, seconds: float, parent: int) -> None:
+def _work(
+    pipe: Connection, row: Any, seconds: float, parent: int, environment: Mapping[str, str]
+) -> None:
     """Run units until the pipe closes."""
     _end_with_parent(parent)
+    os.environ.clear()  # the fork server has the environment of the time when it was started
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -254,9 +261,8 @@ def _alive(pid: int) -> bool:
 @contextlib.contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Workers are the parallelism: native libraries in them get one thread."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
     try:
         yield
     finally:
