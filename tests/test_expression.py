@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -167,3 +168,12 @@ def test_threads_do_not_see_the_rows_of_each_other():
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_half_floats_beside_and_in_an_expression_are_no_hindrance():
+    halves = pa.array(np.array([1, 2, 3], np.float16))
+    vectors = pa.array([[1.0, 2.0], None, [3.0, 4.0]], pa.list_(pa.float16(), 2))
+    table = pa.table({"width": [1, 2, 3], "half": halves, "vector": vectors})
+    assert expression.check("half < 3 and width > 1", table.schema) == ("width", "half")
+    assert expression.evaluate("half < 3 and width > 1", table).to_pylist() == [False, True, False]
+    assert expression.evaluate("vector[1] > 2", table).to_pylist() == [False, None, True]

@@ -194,7 +194,7 @@ def _evaluate(text: str, table: pa.Table) -> tuple[pa.ChunkedArray, str]:
     """Return the value of the expression for each row, and the name of its type."""
     with _lock:
         connection = _connection()
-        connection.register("samples", table)
+        connection.register("samples", _without_halves(table))
         try:
             # The text was parsed as one expression before; no name in it reaches anything else.
             relation = connection.sql(f"SELECT ({text}\n) AS verdict FROM samples")  # noqa: S608
@@ -205,3 +205,18 @@ def _evaluate(text: str, table: pa.Table) -> tuple[pa.ChunkedArray, str]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
+
+
+def _without_halves(table: pa.Table) -> pa.Table:
+    """Return the table with float32 in place of float16, which DuckDB does not take from Arrow."""
+    halves = {
+        pa.float16(): pa.float32(),
+        **{
+            field.type: pa.list_(pa.float32(), field.type.list_size)
+            for field in table.schema
+            if pa.types.is_fixed_size_list(field.type) and field.type.value_type == pa.float16()
+        },
+    }
+    fields = [field.with_type(halves.get(field.type, field.type)) for field in table.schema]
+    schema = pa.schema(fields)
+    return table if schema.types == table.schema.types else table.cast(schema)

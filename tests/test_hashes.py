@@ -1,0 +1,113 @@
+"""Perceptual hashes: near the reference libraries', the same for ever, and alike for what looks alike."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from pixsieve.scorers.hashes import PerceptualHashStage, dhash, phash
+from pixsieve.scorers.pdq import pdq
+from pixsieve.stage import ImageBatch
+
+GOLDEN = Path(__file__).parent / "golden"
+IMAGES = runpy.run_path(str(GOLDEN / "hash_images.py"))["images"]()
+REFERENCE = json.loads((GOLDEN / "hashes.json").read_text())
+
+
+def gray(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(pixels).convert("L"))
+
+
+def apart(mine: bytes, theirs: str) -> int:
+    """Return in how many bits two hashes differ."""
+    return (int(mine.hex(), 16) ^ int(theirs, 16)).bit_count()
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_dct_hash_is_that_of_imagehash_but_for_rounding(name):
+    """Pillow shrinks in two steps here: a few bits next to the median change."""
+    mine = phash(Image.fromarray(gray(IMAGES[name])))
+    assert apart(mine, REFERENCE[name]["phash"]) <= 4
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_difference_hash_is_that_of_imagehash_but_for_rounding(name):
+    """Neighbours that differ by a grey level or less may change sides: see the photographs in the docs."""
+    mine = dhash(Image.fromarray(gray(IMAGES[name])))
+    assert apart(mine, REFERENCE[name]["dhash"]) <= 6
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_pdq_is_that_of_its_authors_but_for_the_rounding_of_luma(name):
+    bits, quality = pdq(gray(IMAGES[name]))
+    assert apart(bits, REFERENCE[name]["pdq"]) <= 4
+    assert abs(quality - REFERENCE[name]["pdq_quality"]) <= 1
+
+
+def test_hashes_never_change():
+    image = gray(IMAGES["500x375"])
+    found = [phash(Image.fromarray(image)), dhash(Image.fromarray(image)), pdq(image)[0]]
+    assert [each.hex() for each in found] == NEVER_CHANGE
+
+
+NEVER_CHANGE = [
+    "85da83d2fd0da8a5",
+    "ca28e6322aa9ceca",
+    "2fe4c7f20ee5a50ffd219808a28f18d593991f524a8aead8c25f6425dfe0f4a9",
+]
+
+
+def test_half_of_the_bits_are_set_as_the_median_says():
+    for pixels in IMAGES.values():
+        assert int.from_bytes(phash(Image.fromarray(gray(pixels)))).bit_count() == 32
+        assert int.from_bytes(pdq(gray(pixels))[0]).bit_count() == 128
+
+
+def test_a_resave_and_half_the_size_change_few_bits_and_another_picture_many():
+    one, other = (Image.fromarray(gray(IMAGES[name])) for name in ("900x600", "500x375"))
+    half = one.resize((450, 300), Image.Resampling.BICUBIC)
+    for hashed, near, far in ((phash, 4, 16), (dhash, 6, 16), (_pdq, 30, 90)):
+        mine = hashed(one)
+        assert apart(hashed(half), mine.hex()) <= near
+        assert apart(hashed(other), mine.hex()) >= far
+
+
+def _pdq(image: Image.Image) -> bytes:
+    return pdq(np.asarray(image))[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 30000), (30000, 2), (4, 4), (1, 5), (5, 5)])
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_odd_shapes_and_flat_pictures_have_a_hash(shape, value):
+    found = score(np.full(shape, value, np.uint8))
+    assert [len(found[name]) for name in ("phash", "dhash", "pdq")] == [8, 8, 32]
+    assert found["pdq_quality"] == 0
+
+
+def score(*pixels: np.ndarray) -> dict:
+    stage = PerceptualHashStage(pdq=True)
+    rows = pa.RecordBatch.from_pydict({"image_id": [str(n) for n in range(len(pixels))]})
+    found = stage.load()(ImageBatch(rows, (), tuple(pixels)))
+    assert found.schema == stage.adds()
+    return found.to_pylist()[0]
+
+
+def test_pdq_is_left_out_unless_it_is_asked_for():
+    assert PerceptualHashStage().adds().names == ["phash", "dhash"]
+    assert PerceptualHashStage(pdq=True).adds().names == ["phash", "dhash", "pdq", "pdq_quality"]
+
+
+def test_columns_are_bytes_of_fixed_length_and_say_what_they_are():
+    for field in PerceptualHashStage(pdq=True).adds():
+        assert {b"scale", b"better", b"source"} <= set(field.metadata)
+    assert PerceptualHashStage(pdq=True).adds().types[:3] == [
+        pa.binary(8),
+        pa.binary(8),
+        pa.binary(32),
+    ]
