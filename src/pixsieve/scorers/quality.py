@@ -17,7 +17,7 @@ import pyarrow as pa
 from PIL import Image, ImageFilter
 
 from pixsieve.errors import PlanError
-from pixsieve.scorers import jpeg_tables
+from pixsieve.scorers import jpeg_tables, luma
 from pixsieve.stage import Needs, ScoreStage
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-GRAY_SIDE: Final = 256
-"""Luma is halved until its shorter side has at most so many pixels."""
 SAMPLE_SIDE: Final = 96
 """Pixels that the grid has in each direction: up to twice as many, or as the image has."""
 BLUR_SIDE: Final = 64
@@ -71,7 +69,7 @@ _COLUMNS: Final = {  # the type, and the values of the metadata's scale, unit, b
     ),
     "sharpness": (
         "float", "0 and up", "squared levels of 255", "higher",
-        f"variance of the Laplacian of BT.601 luma of {GRAY_SIDE // 2 + 1} to {GRAY_SIDE} pixels",
+        f"variance of the Laplacian of BT.601 luma of {luma.SIDE // 2} to {luma.SIDE} pixels",
     ),
     "border": (
         "float", "0 to 1", "share of the area", "lower",
@@ -128,7 +126,7 @@ class ImageQualityStage(ScoreStage):
         is_gray: whether the pixels show no colour, however they are stored.
         sharpness: variance of ``left + right + above + below - 4 * centre`` of luma, in levels,
             over all pixels that have four neighbours (Pech-Pacheco et al. 2000). The image is
-            halved (means of blocks) until its shorter side has at most 256 pixels, so mostly 129 to
+            halved (means of blocks) until its shorter side has at most 256 pixels, so mostly 128 to
             256; it is never enlarged. Null if no pixel has four neighbours.
         border: share of the area in rows at the top and bottom, then columns at the left and right,
             whose pixels all are of the colour of the edge's first pixel. 1 for one single colour.
@@ -164,7 +162,7 @@ class ImageQualityStage(ScoreStage):
     blurry_threshold: float = 0.29
     odd_aspect_ratio_threshold: float = 0.35
 
-    needs = Needs(encoded=True, pixels=GRAY_SIDE)
+    needs = Needs(encoded=True, pixels=luma.SIDE)
 
     def reads(self) -> tuple[str, ...]:
         return ("width", "height", "mode")
@@ -238,15 +236,15 @@ def measure(pixels: Pixels, encoded: bytes, width: int, height: int, mode: str) 
         mode: Pillow's name for the pixels as the file stores them.
     """
     stored_gray = mode in _STORED_GRAY
-    gray = _gray_blocks(pixels)
+    small = luma.small_luma(pixels)
     return {
         **_distribution(_sample(pixels), stored_gray=stored_gray),
-        "sharpness": _sharpness(np.asarray(gray)),
+        "sharpness": _sharpness(small),
         "border": _border(pixels),
         "jpeg_quality": jpeg_tables.quality(encoded),
         "aspect_ratio": width / height,
         "megapixels": width * height / 1e6,
-        "blurry_score": _blurry_score(gray, width, height),
+        "blurry_score": _blurry_score(Image.fromarray(small), width, height),
         "odd_aspect_ratio_score": min(width / height, height / width),
         "is_grayscale": stored_gray,
     }
@@ -268,9 +266,9 @@ def _sample(pixels: Pixels) -> Pixels:
 def _distribution(pixels: Pixels, *, stored_gray: bool) -> Measures:
     """Return what does not depend on where the pixels are."""
     image = Image.fromarray(pixels)
-    luma = np.array(image.convert("L").histogram())
-    channels = luma if stored_gray else np.array(image.histogram())  # as CleanVision has it
-    mean, variance = _of_histogram(luma)
+    grays = np.array(image.convert("L").histogram())
+    channels = grays if stored_gray else np.array(image.histogram())  # as CleanVision has it
+    mean, variance = _of_histogram(grays)
     r, g, b = (np.asarray(band).ravel() for band in image.split())
     red, green, blue = (band.astype(np.int16) for band in (r, g, b))
     rg, gb = red - green, green - blue
@@ -280,11 +278,11 @@ def _distribution(pixels: Pixels, *, stored_gray: bool) -> Measures:
     return {
         "brightness": mean / 255,
         "contrast": math.sqrt(variance) / 255,
-        "entropy": _entropy(luma),
+        "entropy": _entropy(grays),
         "colourfulness": math.sqrt(var_rg + var_yb / 4)
         + 0.3 * math.sqrt(mean_rg**2 + mean_yb**2 / 4),
-        "overexposed": int(luma[OVEREXPOSED:].sum()) / r.size,
-        "underexposed": int(luma[: UNDEREXPOSED + 1].sum()) / r.size,
+        "overexposed": int(grays[OVEREXPOSED:].sum()) / r.size,
+        "underexposed": int(grays[: UNDEREXPOSED + 1].sum()) / r.size,
         "is_gray": _spread(rg) <= GRAY_TOLERANCE and _spread(gb) <= GRAY_TOLERANCE,
         "dark_score": _percentile(brightness, 99),
         "light_score": 1 - _percentile(brightness, 5),
@@ -334,26 +332,6 @@ def _percentile(squared: NDArray[np.int32], percent: int) -> float:
         high = int(parted[at + 1 :].min())
     low_root, high_root = (math.sqrt(value / 1000) / 255 for value in (low, high))
     return low_root + (high_root - low_root) * rest / 100
-
-
-def _gray_blocks(pixels: Pixels) -> Image.Image:
-    """Return luma, halved until its shorter side has at most ``GRAY_SIDE`` pixels."""
-    factor = 1
-    while min(pixels.shape[0] * factor, pixels.shape[1]) > factor * GRAY_SIDE:
-        pixels = _halved(pixels)  # rows first, whole rows at once: it leaves less to convert
-        factor *= 2
-    return Image.fromarray(pixels).convert("L").reduce((factor, 1))
-
-
-def _halved(pixels: Pixels) -> Pixels:
-    """Return the means of each two rows, halves rounded up; an odd last row is left out."""
-    rows = pixels[: pixels.shape[0] // 2 * 2].reshape(-1, 2, pixels[0].size)
-    upper, lower = rows[:, 0], rows[:, 1]
-    half = upper ^ lower
-    half >>= 1
-    mean = upper | lower
-    mean -= half  # (a + b + 1) // 2 without a ninth bit
-    return mean.reshape(-1, *pixels.shape[1:])
 
 
 def _sharpness(gray: Pixels) -> float | None:

@@ -1,0 +1,40 @@
+"""Luma of an image, halved until it is small: enough for sharpness, blur and hashes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.uint8]
+
+SIDE: Final = 256
+"""Luma is halved until its shorter side has at most so many pixels."""
+
+
+def small_luma(pixels: Pixels) -> Pixels:
+    """Return luma (ITU-R BT.601) of ``(H, W, 3)`` RGB, halved until it is small.
+
+    Halving takes means of two by two pixels. An odd last row is left out, an odd last column is
+    kept. The shorter side then has 128 to 256 pixels, or as many as the image if that has fewer.
+    """
+    factor = 1
+    while min(pixels.shape[0] * factor, pixels.shape[1]) > factor * SIDE:
+        pixels = _halved(pixels)  # rows first, whole rows at once: that leaves less to convert
+        factor *= 2
+    return np.asarray(Image.fromarray(pixels).convert("L").reduce((factor, 1)))
+
+
+def _halved(pixels: Pixels) -> Pixels:
+    """Return the means of each two rows, halves rounded up; an odd last row is left out."""
+    rows = pixels[: pixels.shape[0] // 2 * 2].reshape(-1, 2, pixels[0].size)
+    upper, lower = rows[:, 0], rows[:, 1]
+    half = upper ^ lower
+    half >>= 1
+    mean = upper | lower
+    mean -= half  # (a + b + 1) // 2 without a ninth bit
+    return mean.reshape(-1, *pixels.shape[1:])
