@@ -80,7 +80,7 @@ def test_a_change_is_noticed_on_opening_on_making_room_and_on_leaving(
 def test_a_compressed_source_that_changes_is_noticed_too(tmp_path: Path) -> None:
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(b"x" * 600))
-    version = unpacked_version(STORAGE.stat(str(path)).version)
+    version = unpacked_version(STORAGE.stat(str(path)).version, 600)
 
     def read() -> None:
         with SourceFiles(str(tmp_path), STORAGE, str(tmp_path / "spool")) as files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import random
 import subprocess
 import sys
@@ -94,20 +95,21 @@ def test_rows_are_those_of_the_plain_tar_and_lead_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("pack", [gz, zstd])
-def test_a_spool_that_is_missing_is_made_again(
-    tmp_path: Path, pack: Callable[[bytes], bytes]
+@pytest.mark.parametrize("damage", [Path.unlink, lambda place: os.truncate(place, 1000)])
+def test_a_spool_that_is_missing_or_cut_is_made_again(
+    tmp_path: Path, pack: Callable[[bytes], bytes], damage: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "a.tar.xx"
     path.write_bytes(pack(TAR))
     row = index(path).table.slice(0, 1).to_pylist()[0]
-    version = packed_version(row["image_version"])
-    assert version == STORAGE.stat(str(path)).version
+    version, size = packed_version(row["image_version"])
+    assert (version, size) == (STORAGE.stat(str(path)).version, len(TAR))
     place = Path(spool_path(str(tmp_path / "spool"), path.name, version))
-    place.unlink()
+    damage(place)
     with SourceFiles(str(tmp_path), STORAGE, str(tmp_path / "spool")) as files:
         reader = files.open(path.name, row["image_version"])
         assert reader.read(0, len(TAR)) == TAR
-    assert place.exists()
+    assert place.stat().st_size == len(TAR)
 
 
 @pytest.mark.parametrize("pack", [gz, zstd])

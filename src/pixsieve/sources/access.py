@@ -99,18 +99,28 @@ class SourceFiles:
 
     def _open(self, file: str, version: str) -> _Opened:
         packed = packed_version(version)
-        info = ObjectInfo(file, 0, version if packed is None else packed)
+        info = ObjectInfo(file, 0, version if packed is None else packed[0])
         source = open_unchanged(self._storage, self._root, info)
         if packed is None:
             return _Opened(source, source)
-        path = spool_path(self._spool_dir, file, packed)
+        path = spool_path(self._spool_dir, file, packed[0])
         try:
-            try:
-                spool = self._storage.open(path)
-            except SourceNotFoundError:
+            spool = self._spool(path, packed[1])
+            if spool is None:
                 unpack(source, self._storage, path)
                 spool = self._storage.open(path)
         except BaseException:
             source.close()
             raise
         return _Opened(spool, source)
+
+    def _spool(self, path: str, size: int) -> Reader | None:
+        """Open what was unpacked before, unless it is gone or cut."""
+        try:
+            spool = self._storage.open(path)
+        except SourceNotFoundError:
+            return None
+        if spool.info.size == size:
+            return spool
+        spool.close()
+        return None

@@ -67,9 +67,9 @@ def index_shard(
 def _index_compressed(
     packed: Reader, info: ObjectInfo, options: IndexOptions, storage: Storage, spool_dir: str
 ) -> IndexResult:
-    version = unpacked_version(info.version)
     path = spool_path(spool_dir, info.path, info.version)
     spool = unpack(packed, storage, path)
+    version = unpacked_version(info.version, spool.size)
     found = Walk()
     if spool.kept:
         with storage.open(path) as reader:

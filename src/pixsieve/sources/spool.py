@@ -76,14 +76,23 @@ def is_compressed(first: bytes) -> bool:
     return _compression(first) is not None
 
 
-def unpacked_version(version: str) -> str:
-    """Return the version that an index gives to what was unpacked from a file of ``version``."""
-    return _MARK + version
+def unpacked_version(version: str, size: int) -> str:
+    """Return the version that an index gives to what was unpacked from a file of ``version``.
+
+    ``size`` is that of what was unpacked, so that a spool that was cut is noticed.
+    """
+    return f"{_MARK}{size}:{version}"
 
 
-def packed_version(version: str) -> str | None:
-    """Return the compressed file's version, or ``None`` if ``version`` is not an unpacked one."""
-    return version.removeprefix(_MARK) if version.startswith(_MARK) else None
+def packed_version(version: str) -> tuple[str, int] | None:
+    """Return the compressed file's version, and the size that it unpacks to.
+
+    ``None`` if ``version`` is not an unpacked one.
+    """
+    if not version.startswith(_MARK):
+        return None
+    size, _, packed = version.removeprefix(_MARK).partition(":")
+    return packed, int(size)
 
 
 def spool_path(spool_dir: str, file: str, version: str) -> str:
@@ -93,9 +102,13 @@ def spool_path(spool_dir: str, file: str, version: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """Whether there is a file, and what is wrong with the source; offsets are in the file."""
+    """Whether there is a file, its size, and what is wrong with the source.
+
+    Offsets are in the file.
+    """
 
     kept: bool
+    size: int
     fault: Fault | None
 
 
@@ -129,8 +142,8 @@ def unpack(reader: Reader, storage: Storage, path: str) -> Unpacked:
             f"refused: {reader.info.size} bytes unpack to more than {limit}; "
             "unpack it yourself if it is what it should be"
         )
-        return Unpacked(kept=False, fault=Fault(0, Problem.SOURCE_DAMAGED, detail))
-    return Unpacked(kept=True, fault=fault)
+        return Unpacked(kept=False, size=0, fault=Fault(0, Problem.SOURCE_DAMAGED, detail))
+    return Unpacked(kept=True, size=written, fault=fault)
 
 
 class _BombError(Exception):
