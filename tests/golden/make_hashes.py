@@ -1,4 +1,4 @@
-"""Hashes of the reference libraries, for ``hashes.json``; run by hand, in an environment of its own.
+"""Hashes of the reference libraries, for ``hashes.json``; run by hand, in its own environment.
 
 pip install imagehash==4.3.2 pdqhash==0.2.8 scipy numpy pillow && python make_hashes.py
 """

@@ -64,7 +64,7 @@ class PerceptualHashStage(ScoreStage):
         schema = self.adds()
 
         def score(batch: ImageBatch) -> pa.RecordBatch:
-            images = [Image.fromarray(pixels) for pixels in batch.pixels]
+            images = [reduced(Image.fromarray(pixels)) for pixels in batch.pixels]
             columns: list[list[bytes] | list[int]] = [
                 [phash(image) for image in images],
                 [dhash(image) for image in images],
@@ -78,6 +78,15 @@ class PerceptualHashStage(ScoreStage):
             return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         return score
+
+
+def reduced(image: Image.Image) -> Image.Image:
+    """Return an image that is small, but three times as large as any hash here looks at.
+
+    Both hashes take it; filtering starts from means of blocks then, at a fraction of the time.
+    """
+    factor = min(image.size) // round(_REDUCING_GAP * _SIDE)
+    return image.reduce(factor) if factor > 1 else image
 
 
 def phash(image: Image.Image) -> bytes:
