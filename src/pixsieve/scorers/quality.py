@@ -208,7 +208,10 @@ class ImageQualityStage(ScoreStage):
                     batch.pixels, batch.encoded, *columns, strict=True
                 )
             ]
-            arrays = [pa.array([row[f.name] for row in rows], f.type) for f in schema]
+            arrays = [
+                pa.array([row[name] for row in rows], kind)
+                for name, kind in zip(schema.names, schema.types, strict=True)
+            ]
             return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
         return score
@@ -269,7 +272,7 @@ def _distribution(pixels: Pixels, *, stored_gray: bool) -> Measures:
     grays = np.array(image.convert("L").histogram())
     channels = grays if stored_gray else np.array(image.histogram())  # as CleanVision has it
     mean, variance = _of_histogram(grays)
-    r, g, b = (np.asarray(band).ravel() for band in image.split())
+    r, g, b = np.ascontiguousarray(pixels.reshape(-1, 3).T)
     red, green, blue = (band.astype(np.int16) for band in (r, g, b))
     rg, gb = red - green, green - blue
     mean_rg, var_rg = _mean_and_variance(rg)
