@@ -17,13 +17,14 @@ import os
 import resource
 import signal
 import sys
+import time
 import traceback
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from pixsieve.engine.units import Context, Done, Failed, Lost, Outcome, Unit, perform
-from pixsieve.errors import RunError, UsageError
+from pixsieve.errors import RunError, UsageError, WorkerLostError
 from pixsieve.processes import without_main
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ WORKER_DATA_BYTES = 4 * 1024**3
 """Memory that a worker may allocate; a decoder that asks for more fails its sample."""
 _PR_SET_PDEATHSIG = 1
 _NO_ROW = -1
+_STARTS = 20
+_START_SECONDS = 0.05
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 _GC_THRESHOLD = 50_000
 
@@ -141,6 +144,15 @@ class LocalSession:
                 self._waiting.appendleft((unit, avoid))
 
     def _start(self) -> _Worker:
+        for _ in range(_STARTS):
+            try:
+                return self._start_once()
+            except (EOFError, ConnectionError):  # the fork server was ended; it starts again
+                time.sleep(_START_SECONDS)
+        msg = "worker processes cannot be started: their server ends again and again"
+        raise WorkerLostError(msg)
+
+    def _start_once(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         row = self._context.RawValue(ctypes.c_int64, _NO_ROW)
         process = self._context.Process(
@@ -148,9 +160,12 @@ class LocalSession:
             args=(theirs, row, self._seconds, os.getpid(), {**os.environ, **_ONE_THREAD}),
             daemon=True,
         )
-        with _one_thread_each(), without_main():
-            process.start()
-        theirs.close()
+        with theirs, _one_thread_each(), without_main():
+            try:
+                process.start()
+            except BaseException:
+                ours.close()
+                raise
         worker = _Worker(process, ours, row)
         self._workers.append(worker)
         return worker
