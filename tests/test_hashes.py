@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +93,19 @@ def test_odd_shapes_and_flat_pictures_have_a_hash(shape, value):
     found = score(np.full(shape, value, np.uint8))
     assert [len(found[name]) for name in ("phash", "dhash", "pdq")] == [8, 8, 32]
     assert found["pdq_quality"] == 0
+
+
+@pytest.mark.parametrize("shape", [(64, 30000), (30000, 64)])
+def test_pdq_of_a_long_picture_takes_memory_for_its_pixels_only(shape):
+    """A filter written as a whole square matrix would take 7 GB here, and end the worker."""
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    tracemalloc.start()
+    try:
+        assert any(pdq(pixels)[0])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * 8 * pixels.size
 
 
 def score(*pixels: np.ndarray) -> dict:

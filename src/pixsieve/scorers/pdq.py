@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 SIDE = 64
 _BITS = 16
-_PASSES = 2
 _LEAST = 5  # shorter images have no hash
+_LONG = 2048  # lines up to here have their sampler kept: 0.5 kB for each pixel
+_ROWS = 512  # of pixels at a time as floats: bounds the memory that a large image takes
 _GRID = 2.0**20
 """Samples are rounded to this part of a grey level: sums in another order give the same bits."""
 _QUALITY_STEP = 90
@@ -38,7 +39,9 @@ def pdq(luma: NDArray[np.uint8]) -> tuple[bytes, int]:
     rows, columns = luma.shape
     if min(rows, columns) < _LEAST:
         return bytes(32), 0
-    samples = _sampler(rows) @ (luma.astype(np.float64) @ _sampler(columns).T)
+    across = _sampler(columns).T
+    lines = [luma[at : at + _ROWS].astype(np.float64) @ across for at in range(0, rows, _ROWS)]
+    samples = _sampler(rows) @ np.concatenate(lines)
     samples = np.rint(samples * _GRID) / _GRID
     cosines = _cosines()
     frequencies = np.rint((cosines @ samples @ cosines.T) * _GRID)
@@ -54,20 +57,28 @@ def _quality(samples: NDArray[np.float64]) -> int:
     return min(100, total // _QUALITY_STEP)
 
 
-@functools.lru_cache(maxsize=256)
 def _sampler(length: int) -> NDArray[np.float64]:
     """Return what filters and samples a line of pixels: (64, length)."""
+    return _kept_sampler(length) if length <= _LONG else _made_sampler(length)
+
+
+def _made_sampler(length: int) -> NDArray[np.float64]:
+    # From the windows that the samples see: a long line must not cost the square of its length.
     window = (length + 2 * SIDE - 1) // (2 * SIDE)
     right = (window + 2) // 2  # pixels from the middle one on, itself included
-    box = np.zeros((length, length))
-    for at in range(length):
-        first, stop = max(0, at + right - window), min(length, at + right)
-        box[at, first:stop] = 1 / (stop - first)
+    middle = np.arange(length)
+    first = np.maximum(0, middle + right - window)
+    stop = np.minimum(length, middle + right)
+    share = 1 / (stop - first)
     chosen = ((np.arange(SIDE) + 0.5) * length / SIDE).astype(np.int64)
-    found = box[chosen]
-    for _ in range(_PASSES - 1):
-        found = found @ box
+    found = np.zeros((SIDE, length))
+    for line, at in zip(found, chosen, strict=True):
+        for seen in range(first[at], stop[at]):  # a second pass over what the first one made
+            line[first[seen] : stop[seen]] += share[at] * share[seen]
     return found
+
+
+_kept_sampler = functools.lru_cache(maxsize=128)(_made_sampler)
 
 
 @functools.cache
