@@ -14,6 +14,7 @@ import gc
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import resource
 import signal
 import sys
@@ -157,7 +158,7 @@ class LocalSession:
         row = self._context.RawValue(ctypes.c_int64, _NO_ROW)
         process = self._context.Process(
             target=_work,
-            args=(theirs, row, self._seconds, os.getpid(), {**os.environ, **_ONE_THREAD}),
+            args=(theirs, row, self._seconds, {**os.environ, **_ONE_THREAD}),
             daemon=True,
         )
         with theirs, _one_thread_each(), without_main():
@@ -207,11 +208,9 @@ class _ProcessGuard:
         self._row.value = _NO_ROW
 
 
-def _work(
-    pipe: Connection, row: Any, seconds: float, parent: int, environment: Mapping[str, str]
-) -> None:
+def _work(pipe: Connection, row: Any, seconds: float, environment: Mapping[str, str]) -> None:
     """Run units until the pipe closes."""
-    _end_with_parent(parent)
+    _end_with_parent()
     os.environ.clear()  # the fork server has the environment of the time when it was started
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends its workers
@@ -226,23 +225,23 @@ def _work(
     context = Context(guard=guard)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
-            unit, guard.avoid = pipe.recv()
-            pipe.send(_answer(unit, context))
+            answer = _answer(pipe.recv_bytes(), context, guard)
+            pipe.send_bytes(answer)
 
 
-def _answer(unit: Unit, context: Context) -> tuple[str, Any]:
+def _answer(message: bytes, context: Context, guard: _ProcessGuard) -> bytes:
+    """Run a unit; return what became of it, pickled."""
     try:
+        unit, guard.avoid = pickle.loads(message)  # noqa: S301
         done = perform(unit, context)
+        return pickle.dumps(("done", (done.value, done.wall, done.cpu, dict(done.seconds))))
     except Exception as error:  # noqa: BLE001  # every error goes home as an outcome; the engine judges it
         signal.setitimer(signal.ITIMER_PROF, 0)
-        return ("failed", (_sendable(error), traceback.format_exc()))
-    return ("done", (done.value, done.wall, done.cpu, dict(done.seconds)))
+        return pickle.dumps(("failed", (_sendable(error), traceback.format_exc())))
 
 
 def _sendable(error: Exception) -> Exception:
     """Return the error, or one that says the same, so that pickling cannot fail or change it."""
-    import pickle  # noqa: PLC0415  # used here only, on objects of this program
-
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301
     except Exception:  # noqa: BLE001  # whatever is wrong with a foreign exception class
@@ -255,22 +254,13 @@ def _outcome(unit: Unit, answer: tuple[str, Any]) -> Outcome:
     return Done(unit, *found) if kind == "done" else Failed(unit, *found)
 
 
-def _end_with_parent(parent: int) -> None:
+def _end_with_parent() -> None:
     """Have the kernel kill this process with the fork server, which ends with the run's process."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if not _alive(parent):
+    parent = multiprocessing.parent_process()
+    if parent is None or not parent.is_alive():  # it ended before the kernel was told
         sys.exit(0)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 @contextlib.contextmanager
