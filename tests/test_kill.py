@@ -34,7 +34,7 @@ def running() -> list[int]:
 
 
 @pytest.mark.parametrize("kind", ["files", "tars"])
-@pytest.mark.parametrize("kills", [6, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(25, marks=pytest.mark.slow)])
 def test_run_that_is_killed_at_any_moment_ends_as_if_undisturbed(
     corpus: Path, tmp_path: Path, program: Program, kind: str, kills: int
 ):
@@ -81,4 +81,4 @@ def test_workers_of_a_killed_run_end_at_once(corpus: Path, tmp_path: Path, progr
     assert wait_until(lambda: len(running()) >= 4, 30), "the workers have not started"
     process.kill()
     process.communicate()
-    assert wait_until(lambda: not running(), 2)
+    assert wait_until(lambda: not running(), 5)
