@@ -1,5 +1,7 @@
 """Small luma is that of the means of blocks, to a rounding."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -40,3 +42,18 @@ def test_the_pixels_are_left_as_they_were():
     pixels.flags.writeable = False
     small_luma(pixels)
     assert np.array_equal(pixels, before)
+
+
+def test_it_is_made_once_while_the_pixels_live_and_never_taken_for_anothers():
+    first = np.zeros((300, 400, 3), np.uint8)
+    assert small_luma(first) is small_luma(first)
+    for level in range(1, 50):  # memory, and with it ids, are used again
+        assert small_luma(np.full((300, 400, 3), level, np.uint8)).max() == level
+
+
+def test_it_goes_with_the_pixels():
+    pixels = np.zeros((300, 400, 3), np.uint8)
+    made = weakref.ref(small_luma(pixels))
+    assert made() is not None
+    del pixels
+    assert made() is None

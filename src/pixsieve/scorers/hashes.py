@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from pixsieve.scorers.luma import small_luma
 from pixsieve.scorers.pdq import pdq
 from pixsieve.stage import Needs, ScoreStage
 
@@ -47,7 +48,7 @@ class PerceptualHashStage(ScoreStage):
 
     @property
     def needs(self) -> Needs:
-        return Needs(pixels=512, gray=True)
+        return Needs(pixels=512)
 
     def adds(self) -> pa.Schema:
         fields = [
@@ -64,13 +65,13 @@ class PerceptualHashStage(ScoreStage):
         schema = self.adds()
 
         def score(batch: ImageBatch) -> pa.RecordBatch:
-            images = [reduced(Image.fromarray(pixels)) for pixels in batch.pixels]
+            images = [reduced(pixels) for pixels in batch.pixels]
             columns: list[list[bytes] | list[int]] = [
                 [phash(image) for image in images],
                 [dhash(image) for image in images],
             ]
             if self.pdq:
-                found = [pdq(pixels) for pixels in batch.pixels]
+                found = [pdq(_luma(pixels)) for pixels in batch.pixels]
                 columns += [[bits for bits, _ in found], [quality for _, quality in found]]
             arrays = [
                 pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)
@@ -80,13 +81,18 @@ class PerceptualHashStage(ScoreStage):
         return score
 
 
-def reduced(image: Image.Image) -> Image.Image:
-    """Return an image that is small, but three times as large as any hash here looks at.
+def reduced(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return the luma of ``(H, W, 3)`` RGB, small, but three times as large as any hash looks at.
 
     Both hashes take it; filtering starts from means of blocks then, at a fraction of the time.
     """
+    image = Image.fromarray(small_luma(pixels))
     factor = min(image.size) // round(_REDUCING_GAP * _SIDE)
     return image.reduce(factor) if factor > 1 else image
+
+
+def _luma(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(Image.fromarray(pixels).convert("L"))
 
 
 def phash(image: Image.Image) -> bytes:

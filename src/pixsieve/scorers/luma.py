@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,12 +17,28 @@ SIDE: Final = 256
 """Luma is halved until its shorter side has at most so many pixels."""
 
 
+_MADE: Final[dict[int, tuple[weakref.ref[Pixels], Pixels]]] = {}
+
+
 def small_luma(pixels: Pixels) -> Pixels:
     """Return luma (ITU-R BT.601) of ``(H, W, 3)`` RGB, halved until it is small.
 
     Halving takes means of two by two pixels. An odd last row is left out, an odd last column is
     kept. The shorter side then has 128 to 256 pixels, or as many as the image if that has fewer.
+
+    It is made once for as long as the array of pixels lives, since several scorers of a pass look
+    at it. Nobody may change either.
     """
+    key = id(pixels)
+    if (known := _MADE.get(key)) is not None:
+        return known[1]
+    luma = _made(pixels)
+    # Gone with the pixels, before their id can be another array's.
+    _MADE[key] = weakref.ref(pixels, lambda _: _MADE.pop(key, None)), luma
+    return luma
+
+
+def _made(pixels: Pixels) -> Pixels:
     factor = 1
     while min(pixels.shape[0] * factor, pixels.shape[1]) > factor * SIDE:
         pixels = _halved(pixels)  # rows first, whole rows at once: that leaves less to convert
