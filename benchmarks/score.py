@@ -3,9 +3,9 @@
     python benchmarks/score.py --photos PHOTOS
 
 Every case runs in a fresh process on one thread, the whole round is repeated, medians are shown, as
-CPU seconds per 1000 images. CleanVision and imagededup need an old numpy: give the interpreter of
-an environment that has them as ``--peers`` (cleanvision==0.3.7 imagededup==0.3.3.post2
-numpy==1.26.4); without it their row is left out.
+CPU seconds per 1000 images. CleanVision and imagededup need an old numpy: they run in an
+environment of their own, made once with pip in the benchmark's folder, or given as ``--peers``. If
+it cannot be made, their row says so.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import io
 import os
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,6 +38,8 @@ _CASES = {
 }
 _LARGE = (4000, 3000)
 _LARGE_COUNT = 24
+_SCALING_COUNT = 1000
+_PEERS = ("cleanvision==0.3.7", "imagededup==0.3.3.post2", "numpy==1.26.4")
 
 
 def main() -> None:
@@ -45,22 +48,28 @@ def main() -> None:
     console = Console(width=120)
     photos = corpus.photographs(options.photos)
     large = _enlarged(options.dir / "large", photos)
+    peers = options.peers or _environment(options.dir / "peers")
     for title, folder in (
         ("photographs", _written(options.dir / "small", photos)),
         ("12 MP", large),
     ):
         count = len(list(folder.iterdir()))
+        commands = _commands(folder, peers)
+        rounds = [
+            {case: measure.run(command).report["cpu"] for case, command in commands.items()}
+            for _ in range(options.reps)
+        ]
         figures = {
-            case: _median(case, folder, options.peers, options.reps) * 1000 / count
-            for case in _CASES
-            if case != "peers" or options.peers
+            case: statistics.median(each[case] for each in rounds) * 1000 / count
+            for case in commands
         }
         console.print(_table(f"{count} {title}: CPU s per 1000", figures))
         if title == "photographs":
-            _targets(console, figures)
+            gain = _gain_of_two_workers(options.dir, photos, options.reps)
+            _targets(console, figures, gain)
 
 
-def _targets(console: Console, cpu: dict[str, float]) -> None:
+def _targets(console: Console, cpu: dict[str, float], gain: float) -> None:
     decode = cpu["decode"]
     targets = [
         ("technical / decode", cpu["technical"] / decode, 2.2, True),
@@ -68,6 +77,7 @@ def _targets(console: Console, cpu: dict[str, float]) -> None:
         ("BRISQUE alone: ms per image", cpu["brisque"] - decode - cpu["inspect"], 8.0, True),
         ("NSFW package / ours", cpu["nsfw_package"] / cpu["nsfw"], 0.9, False),
         ("plain runtime / embedding", cpu["plain_runtime"] / cpu["embedding"], 0.9, False),
+        ("wall time of one worker / two", gain, 1.8, False),
     ]
     if "peers" in cpu:
         targets.append(
@@ -81,20 +91,51 @@ def _targets(console: Console, cpu: dict[str, float]) -> None:
     console.print(table)
 
 
-def _median(case: str, folder: Path, peers: str | None, reps: int) -> float:
+def _commands(folder: Path, peers: str | None) -> dict[str, list[str]]:
     here = Path(__file__).parent
-    command = (
-        [str(peers), str(here / "run_score_peers.py"), str(folder)]
-        if case == "peers"
-        else [sys.executable, str(here / "run_score.py"), str(folder), case]
-    )
-    return statistics.median(measure.run(command).report["cpu"] for _ in range(reps))
+    commands = {
+        case: [sys.executable, str(here / "run_score.py"), str(folder), case]
+        for case in _CASES
+        if case != "peers"
+    }
+    if peers is not None:
+        commands["peers"] = [peers, str(here / "run_score_peers.py"), str(folder)]
+    return commands
+
+
+def _gain_of_two_workers(folder: Path, photos: dict[str, bytes], reps: int) -> float:
+    """Return how many times faster two workers score than one, wall time."""
+    tars = corpus.make(folder, photos, _SCALING_COUNT, loose=False).tars
+    script = str(Path(__file__).parent / "run_score_workers.py")
+    walls: dict[str, list[float]] = {"1": [], "2": []}
+    for _ in range(reps):
+        for workers, found in walls.items():
+            usage = measure.run([sys.executable, script, str(tars), workers])
+            found.append(usage.report["score_wall"])
+    return statistics.median(walls["1"]) / statistics.median(walls["2"])
+
+
+def _environment(folder: Path) -> str | None:
+    """Return the interpreter of an environment with the peers; ``None`` if it cannot be made."""
+    python, complete = folder / "bin" / "python", folder / "complete"
+    if not complete.exists():
+        try:
+            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+            subprocess.run([python, "-m", "pip", "install", "--quiet", *_PEERS], check=True)
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        complete.touch()
+    return str(python)
 
 
 def _table(title: str, figures: dict[str, float]) -> Table:
     table = Table("case", "CPU s / 1000", "x decode", title=title, title_justify="left")
-    for case, value in figures.items():
-        table.add_row(_CASES[case], f"{value:.2f}", f"{value / figures['decode']:.2f}")
+    for case, name in _CASES.items():
+        if case in figures:
+            value = figures[case]
+            table.add_row(name, f"{value:.2f}", f"{value / figures['decode']:.2f}")
+        else:
+            table.add_row(name, "their environment could not be made", "")
     return table
 
 
@@ -121,7 +162,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, default=os.environ.get("PIXSIEVE_PHOTOS"))
     bench = os.environ.get("PIXSIEVE_BENCH_DIR", "build/bench")
     parser.add_argument("--dir", type=Path, default=Path(bench) / "score")
-    parser.add_argument("--peers", help="interpreter with cleanvision and imagededup")
+    parser.add_argument("--peers", help="interpreter of an environment with them")
     parser.add_argument("--reps", type=int, default=3)
     options = parser.parse_args()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
