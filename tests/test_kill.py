@@ -18,6 +18,7 @@ import pytest
 
 from pixsieve.testing.corpus import make_pipeline, run_pipeline
 from pixsieve.testing.faults import Watch, leftovers, processes, tree, wait_until
+from pixsieve.verify import verify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,8 @@ def test_run_that_is_killed_at_any_moment_ends_as_if_undisturbed(
         assert leftovers(output) == []
     if kills >= 50:  # few kills may all fall into one stage
         assert {(False, False), (True, False)} <= stages_hit
+    report = verify(output)
+    assert report.ok, report.to_text()
 
 
 def test_workers_of_a_killed_run_end_at_once(corpus: Path, tmp_path: Path, program: Program):
