@@ -70,6 +70,7 @@ def test_a_folder_without_a_manifest_has_none(tmp_path: Path):
         (b"", "cannot be read"),
         (b"{", "cannot be read"),
         (b"\xff", "cannot be read"),
+        (b'{"format": "\xb1"}', "cannot be read"),
         (b"[]", "is not a pixsieve manifest"),
         (b"{}", "is not a pixsieve manifest"),
         (b'{"format": "another", "format_version": 1}', "is not a pixsieve manifest"),

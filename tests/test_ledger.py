@@ -72,6 +72,17 @@ def test_a_record_that_cannot_be_read_is_no_record(workspace: Workspace, damage:
     assert workspace.done("k", Found) == Found(rows=4)
 
 
+def test_no_flip_in_a_record_gives_another_result(workspace: Workspace):
+    value = Found(rows=1234, names=("a", "b"))
+    workspace.commit("k", value)
+    (path,) = (workspace.root / "ledger").iterdir()
+    data = path.read_bytes()
+    for at in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+            assert workspace.done("k", Found) in (None, value)
+
+
 def test_every_flip_of_a_table_is_noticed(workspace: Workspace):
     path = workspace.table_path("k")
     workspace.commit("k", Found(rows=1, tables=(record(workspace, path, b"0123456789"),)))

@@ -163,7 +163,7 @@ def _open(folder: Path) -> tuple[_Rows, _Rows]:
             "if a run of pixsieve was stopped, start it again to finish it"
         )
         raise SourceError(msg) from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path} cannot be read: {error}"
         raise SourceError(msg) from error
     sidecars = [shard.sidecar for shard in manifest.shards]

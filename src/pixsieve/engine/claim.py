@@ -184,7 +184,7 @@ def _lives(owner: Owner | None, path: Path, mine: Path) -> bool:
 def _read(path: Path) -> Owner | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Owner)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

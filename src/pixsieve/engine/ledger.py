@@ -2,12 +2,14 @@
 
 A unit counts as done only where its record stands and the tables that it names are still there with
 the size and SHA-256 that it gives. No record, or another content: the unit is done again. Records
-are files of their own, written whole by rename, so a ledger needs no lock and can be shared.
+are files of their own, written whole by rename, so a ledger needs no lock and can be shared; each
+has the SHA-256 of its own value.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
@@ -38,6 +40,12 @@ class Result(Protocol):
 T = TypeVar("T", bound=Result)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Record:
+    sha256: str
+    value: msgspec.Raw
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """The folder of the working state: tables named by fingerprint, and the ledger."""
@@ -66,22 +74,29 @@ class Workspace:
     def done(self, fingerprint: str, kind: type[T]) -> T | None:
         """Return the result of work that was done before and still holds, else ``None``."""
         try:
-            value = msgspec.json.decode(self._record(fingerprint).read_bytes(), type=kind)
-        except (OSError, msgspec.MsgspecError):
+            record = msgspec.json.decode(self._record(fingerprint).read_bytes(), type=_Record)
+            if hashlib.sha256(record.value).hexdigest() != record.sha256:
+                return None
+            value = msgspec.json.decode(record.value, type=kind)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
         return value if all(self._holds(table) for table in value.tables) else None
 
     def commit(self, fingerprint: str, value: Result) -> None:
         """Note that work is done."""
+        data = msgspec.json.encode(value)
+        record = _Record(sha256=hashlib.sha256(data).hexdigest(), value=msgspec.Raw(data))
         with LocalStorage().create(str(self._record(fingerprint)), durable=False) as sink:
-            sink.write(msgspec.json.encode(value))
+            sink.write(msgspec.json.encode(record))
 
     def _record(self, fingerprint: str) -> Path:
         return self.root / "ledger" / f"{fingerprint}.json"
 
     def _holds(self, table: TableRecord) -> bool:
         try:
-            data = (self.root / table.path).read_bytes()
+            with (self.root / table.path).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                digest = hashlib.file_digest(file, "sha256") if size == table.size else None
         except OSError:
             return False
-        return len(data) == table.size and hashlib.sha256(data).hexdigest() == table.sha256
+        return digest is not None and digest.hexdigest() == table.sha256

@@ -344,7 +344,7 @@ def _remove(path: Path) -> None:
 def _read_intent(control: Path) -> _Intent | None:
     try:
         return msgspec.json.decode((control / INTENT).read_bytes(), type=_Intent)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
 
 

@@ -88,7 +88,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         found = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         msg = f"{path} cannot be read ({error}); move it away, or choose another output folder"
         raise OutputConflictError(msg) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
