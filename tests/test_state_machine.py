@@ -141,6 +141,8 @@ class Outputs(RuleBasedStateMachine):
         names = sorted(tree(self.output))
         if not (self.output / ".pixsieve" / "intent.json").exists():
             names.remove("manifest.json")  # nothing else tells then what it was
+        if not names:
+            return
         name = data.draw(st.sampled_from(names), label="file")
         hurt(self.output / name, how)
         self.damaged = True

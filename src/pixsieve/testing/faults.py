@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import tarfile
 import time
 from pathlib import Path
@@ -123,7 +124,7 @@ class Watch:
     def __init__(self, folder: Path) -> None:
         self.looks = 0
         self._folder = folder
-        self._seen: dict[tuple[str, int], tuple[int, int]] = {}
+        self._seen: dict[str, _Seen] = {}
 
     def look(self) -> None:
         """Check every file that stands under a final name.
@@ -144,15 +145,35 @@ class Watch:
                 self._check(path)
 
     def _check(self, path: Path) -> None:
-        found = path.stat()
-        now = (found.st_size, found.st_mtime_ns)
-        before = self._seen.get((path.name, found.st_ino))
-        if before is None:
+        seen = self._seen.get(path.name)
+        if seen is None or path.stat().st_ino != seen.number:
+            self._seen[path.name] = _Seen(path)
             check_whole(path)
-            self._seen[path.name, found.st_ino] = now
-        elif before != now:
-            msg = f"{path.name} was written to under its final name: {before} became {now}"
+        elif seen.now() != seen.before:
+            msg = f"{path.name} was written to under its final name"
             raise AssertionError(msg)
+
+
+class _Seen:
+    """A file that was seen, held open so that no other one gets its number."""
+
+    _fd: int | None = None
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY)
+        self.number = os.fstat(self._fd).st_ino
+        self.before = self.now()
+
+    def now(self) -> tuple[int, int]:
+        """Return the file's size, and its time of change in ns."""
+        assert self._fd is not None  # noqa: S101  # it is open until the end
+        found = os.fstat(self._fd)
+        return found.st_size, found.st_mtime_ns
+
+    def __del__(self) -> None:
+        """Let go of the file."""
+        if self._fd is not None:
+            os.close(self._fd)
 
 
 def _manifest_files(folder: Path) -> list[dict[str, Any]]:
