@@ -57,11 +57,11 @@ readers = st.builds(
     json_fields=st.dictionaries(
         text.map("field {}".format), st.sampled_from(["string", "int64", "double", "bool"])
     ),
-    max_pixels=st.integers(),
+    max_pixels=st.integers(1),
 )
 writers = st.builds(
     ImageWriterStage,
-    output_dir=text,
+    output_dir=text.filter(bool),
     image_format=st.sampled_from(["jpeg", "keep", "png", "webp"]),
     prefix=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,9}", fullmatch=True),
     deterministic_name=st.booleans(),

@@ -25,7 +25,7 @@ from pixsieve.export.plan import plan_export
 from pixsieve.export.shard import FileRecord, seal, write_shard
 from pixsieve.sources import SourceFiles
 from pixsieve.stages import ImageWriterStage
-from pixsieve.storage import LocalStorage, tables
+from pixsieve.storage import LocalStorage, ObjectInfo, tables
 from pixsieve.testing import images
 from pixsieve.testing.rows import make_parts
 
@@ -289,7 +289,14 @@ def test_a_source_that_changed_leaves_nothing_behind(tmp_path: Path):
     assert list(shard.output.iterdir()) == []
 
 
-def test_rot_in_a_source_is_not_encoded_as_if_it_were_the_image(tmp_path: Path):
+def test_rot_in_a_source_is_not_encoded_as_if_it_were_the_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk that rots changes no time; a test that writes does, so the change time is left out."""
+    monkeypatch.setattr(
+        "pixsieve.storage.local._info",
+        lambda path, found: ObjectInfo(path, found.st_size, str(found.st_mtime_ns)),
+    )
     shard = Shard(tmp_path, [(images.photo(format="PNG"), {})])
     source = tmp_path / "a.tar"
     before = source.stat()

@@ -904,7 +904,9 @@ def _ready(image: Image.Image, options: EncodeOptions) -> tuple[Image.Image, str
     if options.format == "jpeg" and alpha:
         return _over(plain, options.background), options.background
     if options.format == "webp":
-        return plain.convert("RGBA" if alpha else "RGB"), None
+        # The encoder leaves out alpha that is opaque everywhere, so it is left out here, too.
+        seen = alpha and plain.getchannel("A").getextrema() != (255, 255)
+        return plain.convert("RGBA" if seen else "RGB"), None
     return plain, None
 
 

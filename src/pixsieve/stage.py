@@ -9,11 +9,16 @@ kinds below.
 from __future__ import annotations
 
 import dataclasses
+import typing
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, ClassVar, Self
 
+import msgspec
 import pyarrow as pa
+
+from pixsieve.errors import PlanError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +53,30 @@ class Stage(ABC):  # noqa: B024  # its kinds have them
     def without_places(self) -> Self:
         """Return the stage as it reads on any machine: without the paths of this one."""
         return self
+
+
+def check_fields(stage: Stage) -> None:
+    """Raise ``PlanError`` unless each field of a stage has a value of its declared type.
+
+    A wrong word where one of a few is expected would otherwise change what is done without a word.
+    """
+    hints = typing.get_type_hints(type(stage))
+    for field in dataclasses.fields(stage):  # type: ignore[arg-type]  # every stage is one
+        value = _as_text(getattr(stage, field.name))
+        try:
+            msgspec.convert(value, hints[field.name], strict=True)
+        except msgspec.ValidationError as error:
+            msg = f"{type(stage).__name__}: {field.name} is {value!r}: {error}"
+            raise PlanError(msg) from None
+
+
+def _as_text(value: object) -> object:
+    """Return paths as text, which is as good as one where text is declared."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_as_text(item) for item in value]
+    return value
 
 
 class ReadStage(Stage):

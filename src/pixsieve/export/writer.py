@@ -8,7 +8,7 @@ from typing import Literal
 
 from pixsieve.errors import PlanError, nearest
 from pixsieve.image import FORMATS, EncodeOptions
-from pixsieve.stage import WriteStage
+from pixsieve.stage import WriteStage, check_fields
 
 ImageFormat = Literal["jpeg", "keep", "png", "webp"]
 _FORMATS = ("jpeg", "keep", "png", "webp")
@@ -54,14 +54,6 @@ class ImageWriterStage(WriteStage):
     background: str = "#ffffff"
 
     def __post_init__(self) -> None:
-        if self.images_per_tar < 1:
-            msg = f"images_per_tar is {self.images_per_tar}; expected at least 1"
-            raise PlanError(msg)
-        if self.max_bytes_per_tar is not None and self.max_bytes_per_tar < _MIN_TAR_BYTES:
-            msg = (
-                f"max_bytes_per_tar is {self.max_bytes_per_tar}; expected at least {_MIN_TAR_BYTES}"
-            )
-            raise PlanError(msg)
         if self.image_format not in _FORMATS:
             msg = (
                 f"image_format is {self.image_format!r}; expected one of {', '.join(_FORMATS)}"
@@ -70,6 +62,18 @@ class ImageWriterStage(WriteStage):
             raise PlanError(msg)
         if self.member_names not in ("id", "sequential"):
             msg = f"member_names is {self.member_names!r}; expected 'id' or 'sequential'"
+            raise PlanError(msg)
+        check_fields(self)
+        if not self.output_dir:
+            msg = "output_dir is empty; name the folder of the dataset"
+            raise PlanError(msg)
+        if self.images_per_tar < 1:
+            msg = f"images_per_tar is {self.images_per_tar}; expected at least 1"
+            raise PlanError(msg)
+        if self.max_bytes_per_tar is not None and self.max_bytes_per_tar < _MIN_TAR_BYTES:
+            msg = (
+                f"max_bytes_per_tar is {self.max_bytes_per_tar}; expected at least {_MIN_TAR_BYTES}"
+            )
             raise PlanError(msg)
         if not _PREFIX.fullmatch(self.prefix):
             msg = (

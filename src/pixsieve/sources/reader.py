@@ -11,7 +11,7 @@ import pyarrow as pa
 from pixsieve import schema
 from pixsieve.errors import PlanError, nearest
 from pixsieve.sources.base import IndexOptions, KeySplit
-from pixsieve.stage import ReadStage
+from pixsieve.stage import ReadStage, check_fields
 
 JSON_TYPES = {
     "string": pa.string(),
@@ -73,6 +73,11 @@ class ImageReaderStage(ReadStage):
     max_image_bytes: int = field(default=256 * 1024 * 1024, kw_only=True)
 
     def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("max_pixels", "max_image_bytes"):
+            if getattr(self, name) < 1:
+                msg = f"{name} is {getattr(self, name)}; expected at least 1"
+                raise PlanError(msg)
         for name, kind in self.json_fields.items():
             if kind not in JSON_TYPES:
                 msg = (

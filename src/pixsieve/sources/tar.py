@@ -221,6 +221,12 @@ def walk(reader: Reader, *, file: str, version: str) -> Walk:
     else:
         if extended:
             fail(Problem.SOURCE_TRUNCATED, "the archive ends after an extended header")
+        elif not (closed or cut) and (position > end or not end):
+            # The last member's padding is missing, or everything: no writer ends so.
+            fail(
+                Problem.SOURCE_TRUNCATED,
+                f"the archive ends after {end} bytes, without an end mark and within a block",
+            )
         elif not (closed or cut):
             found.notes.append(
                 "the archive has no end mark; if it was cut between two members, nothing shows it"

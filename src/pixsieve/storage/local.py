@@ -191,7 +191,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def _info(path: str, found: os.stat_result) -> ObjectInfo:
-    return ObjectInfo(path, found.st_size, f"{found.st_size}-{found.st_mtime_ns}")
+    # The change time, too: tools can set the modification time back, this one they cannot.
+    version = f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+    return ObjectInfo(path, found.st_size, version)
 
 
 def _list(folder: str, prefix: str, real_root: str) -> Iterator[ObjectInfo]:

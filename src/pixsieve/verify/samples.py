@@ -28,6 +28,8 @@ _TURNED = 5  # EXIF orientations from here on swap width and height
 _JPEG_MODES = {"Gray": "L", "YCbCr": "RGB", "RGB": "RGB", "CMYK": "CMYK", "YCCK": "CMYK"}
 _SHORT = 120
 
+_LONGEST_CAPTION = 1024 * 1024  # bytes; docs/formats.md
+
 
 @dataclass(slots=True)
 class Sample:
@@ -134,8 +136,10 @@ class SampleCheck:
             return
         data = _read(file, texts[0])
         text = data.decode("utf-8", "replace")
-        # null may stand for an empty text, and for one that is not UTF-8 and so cannot be there
-        may_be_null = not text or text != data.decode("utf-8", "ignore")
+        # null may stand for an empty text, for one that is not UTF-8 and so cannot be there, and
+        # for one that is longer than columns hold
+        not_text = text != data.decode("utf-8", "ignore")
+        may_be_null = not text or not_text or len(data) > _LONGEST_CAPTION
         if caption != text and not (caption is None and may_be_null):
             self.row_finding(
                 "column-caption",
