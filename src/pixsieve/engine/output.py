@@ -146,7 +146,7 @@ def clean(output_dir: str, workspace: str | None = None) -> tuple[str, ...]:
 
 @contextlib.contextmanager
 def prepared(control: Path, workspace: Workspace) -> Iterator[None]:
-    """Make the folders; what was made in vain is removed again."""
+    """Make the folders that a run writes to."""
     try:
         control.mkdir(parents=True, exist_ok=True)
         workspace.prepare()
