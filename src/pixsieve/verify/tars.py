@@ -7,6 +7,7 @@ before ``tarfile`` may read it, and the end of the tar after it.
 
 from __future__ import annotations
 
+import contextlib
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +71,9 @@ def members(file: BinaryIO, size: int, *, strict: bool, report: Report) -> Itera
         header = _header(file, position, size)
         if header is not None:
             file.seek(0)  # tarfile counts from where the file stands
-            with tarfile.TarFile(fileobj=file, errorlevel=2) as tar:
+            with _named_faults(position):  # it reads the first header at once
+                opened = tarfile.TarFile(fileobj=file, errorlevel=2)
+            with opened as tar:
                 while header is not None:
                     info = _next(tar, position, size)
                     if strict:
@@ -142,11 +145,8 @@ def _number(field: bytes) -> int | None:
 
 def _next(tar: tarfile.TarFile, position: int, size: int) -> tarfile.TarInfo:
     """Return the member at ``position``; raise unless it lies in the file and we get on."""
-    try:
+    with _named_faults(position):
         info = tar.next()
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        rule = "tar-cut" if "unexpected end" in str(error) else "tar-damaged"
-        raise _BadTarError(rule, f"at byte {position:,}: {error}") from error
     if info is None:
         raise _BadTarError("tar-damaged", f"tarfile reads no member at byte {position:,}")
     if info.size < 0 or tar.offset <= position:
@@ -160,6 +160,16 @@ def _next(tar: tarfile.TarFile, position: int, size: int) -> tarfile.TarInfo:
             f"{max(0, size - info.offset_data):,} are left",
         )
     return info
+
+
+@contextlib.contextmanager
+def _named_faults(position: int) -> Iterator[None]:
+    """Turn what tarfile raises on the header at ``position`` into a fault of the tar."""
+    try:
+        yield
+    except (tarfile.TarError, ValueError, OverflowError) as error:
+        rule = "tar-cut" if "unexpected end" in str(error) else "tar-damaged"
+        raise _BadTarError(rule, f"at byte {position:,}: {error}") from error
 
 
 def _check_strict(header: _Header, info: tarfile.TarInfo, report: Report) -> None:
