@@ -230,6 +230,18 @@ def test_a_signal_stops_between_units_and_says_how_to_go_on(number: int):
     assert {each: signal.getsignal(each) for each in before} == before
 
 
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    stop = Stop()
+    try:
+        with stop.listening():
+            os.kill(os.getpid(), signal.SIGHUP)
+            stop.check()
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_signals_are_left_alone_in_another_thread():
     seen: list[object] = []
 

@@ -42,6 +42,7 @@ CONTROL = ".pixsieve"
 """Hidden folder in the output: the claim, what an unfinished run may have written, and the
 workspace."""
 INTENT = "intent.json"
+_MARK = ".run-"
 
 ABANDONED_SECONDS = 3600.0
 """A temporary file in a workspace that others may share is nobody's when it is so old."""
@@ -126,49 +127,62 @@ def clean(output_dir: str, workspace: str | None = None) -> tuple[str, ...]:
         The folders that were removed.
 
     Raises:
-        BusyError: a run works on the output.
+        BusyError: a run works on the output, or uses the workspace.
+        UsageError: ``workspace`` names a folder that is none.
     """
     control = Path(output_dir).resolve() / CONTROL
-    removed = []
-    if control.is_dir():
-        with claim(control):
-            pass
-        shutil.rmtree(control)
-        removed.append(str(control))
+    working = [control]
+    removed = [control]
     if workspace is not None:
-        for name in Workspace.FOLDERS:
-            folder = Path(workspace).resolve() / name
-            if folder.is_dir():
-                shutil.rmtree(folder)
-                removed.append(str(folder))
-    return tuple(removed)
+        root = Path(workspace).resolve()
+        found = [root / name for name in Workspace.FOLDERS if (root / name).is_dir()]
+        if found and len(found) < len(Workspace.FOLDERS):
+            msg = f"{root} is no workspace: it has a folder {found[0].name}, but not all of its own"
+            raise UsageError(msg)
+        marks = sorted(root.glob(f"{_MARK}*"))
+        working += [root, *marks] if found else []
+        removed += [*found, *marks]
+    for folder in working:
+        if folder.is_dir():
+            with claim(folder):
+                pass
+    removed = [folder for folder in removed if folder.is_dir()]
+    for folder in removed:
+        shutil.rmtree(folder)
+    return tuple(map(str, removed))
 
 
 @contextlib.contextmanager
-def prepared(control: Path, workspace: Workspace) -> Iterator[None]:
-    """Make the folders that a run writes to."""
+def held(control: Path, workspace: Workspace) -> Iterator[None]:
+    """Make the folders that a run writes to, and hold them.
+
+    The output is this run's alone. A workspace elsewhere is shared with other runs: a mark in it
+    keeps it from being cleaned meanwhile.
+
+    Raises:
+        BusyError: another run works on the output.
+        StorageError: a folder cannot be made.
+    """
+    mark = control
+    if workspace.root != control:
+        mark = workspace.root / f"{_MARK}{hashlib.sha256(bytes(control)).hexdigest()[:16]}"
     try:
-        control.mkdir(parents=True, exist_ok=True)
+        for folder in (control, mark):
+            folder.mkdir(parents=True, exist_ok=True)
         workspace.prepare()
     except OSError as error:
         raise storage_error("cannot make", error.filename or control, error) from error
-    yield
+    with contextlib.ExitStack() as stack:
+        if mark != control:
+            stack.callback(_remove_empty, mark)
+        for folder in dict.fromkeys((control, mark)):
+            stack.enter_context(claim(folder))
+        yield
 
 
-def check_apart(plan: Plan) -> None:
-    """Refuse an output inside its own source: the next run would read what this one wrote."""
-    if plan.writer is None:
-        return
-    output = Path(plan.writer.output_dir).resolve()
-    named = plan.reader.path_or_paths or ""
-    for path in [named] if isinstance(named, str) else named:
-        source = Path(path).resolve()
-        if source.is_dir() and (output == source or source in output.parents):
-            msg = (
-                f"the output {output} lies inside the source {source}, so the next run would "
-                "read it; choose a folder beside it"
-            )
-            raise UsageError(msg)
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # another run on the same output holds it
+        folder.rmdir()
 
 
 def clean_temporary(plan: Plan, workspace: Workspace, control: Path) -> None:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pixsieve.engine import output, work
 from pixsieve.engine.catalog import write_catalog
-from pixsieve.engine.claim import claim
 from pixsieve.engine.drive import Stop, drive
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.engine.ledger import Result
@@ -109,8 +108,8 @@ def run(
     options = options or RunOptions()
     _check_importable(plan.stages, executor)
     paths = plan.reader.path_or_paths or ""
-    root, shards = find_shards(paths, LocalStorage(), plan.reader.index_options)
-    output.check_apart(plan)
+    written = plan.writer.output_dir if plan.writer else None
+    root, shards = find_shards(paths, LocalStorage(), plan.reader.index_options, written)
     control, workspace = output.folders(plan, options.workspace)
     identities = _identities(plan)
     neutral = plan.without_places(root)
@@ -118,7 +117,7 @@ def run(
         plan=neutral, sha256=fingerprint(neutral, plan.reader.version, list(identities.values()))
     )
     stop = Stop()
-    with output.prepared(control, workspace), claim(control), stop.listening():
+    with output.held(control, workspace), stop.listening():
         output.clean_temporary(plan, workspace, control)
         try:
             with _named_errors(control), executor.open() as session:
@@ -154,6 +153,7 @@ class _Job:
     timings: list[StepTiming] = field(default_factory=list)
     decoded: int = 0
     problems: Counter[str] = field(default_factory=Counter)
+    unread: int = 0
 
     @property
     def ledger(self) -> Workspace:
@@ -244,6 +244,7 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         reasons=selected.reasons,
         notes=(
             *(note for each in indexed for note in each.notes),
+            *_unread(job),
             *job.plan.warnings,
             *_odd_filters(job.plan, selected),
         ),
@@ -275,6 +276,14 @@ def _in_order(plan: Plan, reasons: Sequence[ReasonCount]) -> tuple[ReasonCount, 
     """Return reasons in the order of the steps and stages that they come from."""
     labels = ["index", "inspect", *(label for each in plan.passes for label, _ in each.selectors)]
     return tuple(sorted(reasons, key=lambda each: (labels.index(each.stage), each.reason)))
+
+
+def _unread(job: _Job) -> Iterator[str]:
+    if job.unread:
+        yield (
+            f"the caption or json of {job.unread} samples could not be read into columns; "
+            "metadata_problem says why, the files themselves travel unchanged"
+        )
 
 
 def _odd_filters(plan: Plan, selected: work.Selected) -> Iterator[str]:
@@ -383,6 +392,7 @@ def _measure(
     if not before:
         for part in keys:
             job.problems.update(families[part.inspection].problems)
+            job.unread += families[part.inspection].unread
     return tuple(
         Part(
             source=part.source.source,

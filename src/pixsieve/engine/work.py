@@ -77,11 +77,15 @@ class Indexed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """One column family of a part."""
+    """One column family of a part.
+
+    ``unread`` counts the rows of an inspection with a caption or json that could not be had.
+    """
 
     table: TableRecord
     rows: int
     problems: dict[str, int] = field(default_factory=dict)
+    unread: int = 0
 
     @property
     def tables(self) -> tuple[TableRecord, ...]:
@@ -245,6 +249,7 @@ def measure(
             table=_keep(workspace, key, found.inspection),
             rows=part.rows,
             problems=_count(found.inspection["problem"]),
+            unread=part.rows - found.inspection["metadata_problem"].null_count,
         )
     scorers = [step for step in steps if isinstance(step, ScoreWork)]
     for step, scores in zip(scorers, found.scores, strict=True):
@@ -340,7 +345,7 @@ def export(
     table = tables.read_table(site.workspace.resolve(shard.table.path))
     with site.files() as files:
         size, sidecar, encoded = shard_module.write_shard(
-            table, added, stem, writer, files, LocalStorage()
+            table, added, stem, writer, files, LocalStorage(), context.guard
         )
     with context.timed("seal"):
         sha256 = shard_module.seal(output / f"{stem}.tar")
