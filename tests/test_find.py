@@ -166,3 +166,33 @@ def test_folders_are_listed_while_shards_are_asked_for(tmp_path: Path) -> None:
     assert next(shards).id == "a/0.tar"
     fill(tmp_path, "b/1.tar")
     assert [shard.id for shard in shards] == ["b/0.tar", "b/1.tar"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "output", "read"),
+    [
+        ("in", "in", True),
+        ("in", "in/deep/out", True),
+        ("in/**", "in/out", True),
+        ("in/**/*.tar", "in/out", True),
+        ("in/*", "in/out", True),
+        ("in/*.tar", "in", True),
+        ("{in,on}", "on/out", True),
+        ("i*", "in/out", True),
+        ("in/*.tar", "in/out", False),
+        ("in/*.jpg", "in", False),
+        ("in/0.tar", "in/out", False),
+        ("in", "inner", False),
+        ("in", "out", False),
+    ],
+)
+def test_an_output_that_would_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, output: str, read: bool
+) -> None:
+    fill(tmp_path, "in/0.tar", "in/a.jpg", "in/deep/b.jpg", "on/c.jpg")
+    monkeypatch.chdir(tmp_path)
+    if read:
+        with pytest.raises(UsageError, match="the next run would read it; choose a folder beside"):
+            find_shards(pattern, STORAGE, None, output)
+    else:
+        find_shards(pattern, STORAGE, None, output)

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
     from pixsieve.storage.base import Storage
 
-TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst")
-"""Files so named are tars, whatever they hold; others only if they are named and hold one."""
+TAR_SUFFIXES = (
+    *(".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd", ".tzst"),
+    *(".tar.bz2", ".tbz2", ".tar.xz", ".txz"),
+)
+"""Files so named are tars, whatever they hold; others only if they are named and hold one. Those of
+bzip2 and xz are told as sources that cannot be read."""
 
 MAX_BRACES = 1_000_000
 """Paths that one brace list may stand for."""
@@ -38,7 +42,10 @@ _MAGIC = re.compile(r"[*?[]")
 
 
 def find_shards(
-    path_or_paths: str | Sequence[str], storage: Storage, options: IndexOptions | None = None
+    path_or_paths: str | Sequence[str],
+    storage: Storage,
+    options: IndexOptions | None = None,
+    output: str | None = None,
 ) -> tuple[str, Iterator[SourceShard]]:
     """Find the shards of a source, in an order that depends on their names only.
 
@@ -51,6 +58,7 @@ def find_shards(
             these. What exists under the very name is taken as it is.
         storage: Where all this is.
         options: Where keys end decides which loose files must stay together.
+        output: Folder that tars will be written to; it must not be one that is read.
 
     Returns:
         The root that all names are relative to (the folder, the tars' folder, or what all have in
@@ -58,7 +66,7 @@ def find_shards(
 
     Raises:
         SourceNotFoundError: a name, or a pattern, stands for nothing.
-        UsageError: nothing was named, or something that cannot be.
+        UsageError: nothing was named, or something that cannot be, or ``output`` lies in it.
     """
     named = (
         [path_or_paths] if isinstance(path_or_paths, (str, os.PathLike)) else list(path_or_paths)
@@ -67,6 +75,8 @@ def find_shards(
         msg = "no input is named; give a folder, a tar, a glob or a list of these"
         raise UsageError(msg)
     places = [place for name in named for place in _expand(os.fspath(name), storage)]
+    if output is not None:
+        _check_apart(places, os.path.realpath(output))
     root = posixpath.commonpath([place.base for place in places])
     streams = [_rebased(root, place, storage) for place in places if place.parts is not None]
     single = sorted(
@@ -138,6 +148,27 @@ def _place(name: str, path: str, storage: Storage) -> _Place:
     return _Place(name, folder, None, file)
 
 
+def _check_apart(places: Iterable[_Place], output: str) -> None:
+    """Refuse an output whose tars the next run would find in its source."""
+    for place in places:
+        base = os.path.realpath(place.base)
+        if place.parts is None or posixpath.commonpath([base, output]) != base:
+            continue
+        below = [*Path(output).relative_to(base).parts, "x.tar"]
+        if not place.parts or _matches(below, _patterns(place)):
+            msg = (
+                f"the output {output} lies inside the source {place.name}, so the next run would "
+                "read it; choose a folder beside it"
+            )
+            raise UsageError(msg)
+
+
+def _patterns(place: _Place) -> list[re.Pattern[str] | None]:
+    return [
+        None if part == "**" else re.compile(fnmatch.translate(part)) for part in place.parts or ()
+    ]
+
+
 def _nearest(folder: str, file: str, storage: Storage) -> str:
     if not Path(folder).is_dir():
         return f"; there is no folder {folder}"
@@ -147,9 +178,7 @@ def _nearest(folder: str, file: str, storage: Storage) -> str:
 
 def _rebased(root: str, place: _Place, storage: Storage) -> Iterator[_Found]:
     """Everything that a folder or a glob stands for, relative to ``root``."""
-    patterns = [
-        None if part == "**" else re.compile(fnmatch.translate(part)) for part in place.parts or ()
-    ]
+    patterns = _patterns(place)
     prefix = posixpath.relpath(place.base, root) + "/"
     prefix = "" if prefix == "./" else prefix
     listed = (

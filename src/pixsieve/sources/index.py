@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pixsieve.schema import Problem
 from pixsieve.sources.files import class_name, find_files, open_unchanged
 from pixsieve.sources.group import group, index_table
 from pixsieve.sources.spool import is_compressed, spool_path, unpack, unpacked_version
 from pixsieve.sources.tar import Walk, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pyarrow as pa
 
     from pixsieve.sources.base import IndexOptions, SourceShard
@@ -89,5 +92,15 @@ def _result(found: Walk, file: str, version: str, options: IndexOptions) -> Inde
         faults=[(file, version, fault) for fault in found.faults],
     )
     return IndexResult(
-        table=table, notes=tuple(found.notes), ignored=found.ignored, read_to=found.read_to
+        table=table,
+        notes=(*found.notes, *_lost(found)),
+        ignored=found.ignored,
+        read_to=found.read_to,
     )
+
+
+def _lost(found: Walk) -> Iterator[str]:
+    """Say what one row cannot: that an unknown number of samples is behind it."""
+    for fault in found.faults:
+        if fault.problem in (Problem.SOURCE_DAMAGED, Problem.SOURCE_TRUNCATED):
+            yield f"not read on from byte {fault.offset}, what follows is lost: {fault.detail}"
