@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.engine.run import RunOptions
-from pixsieve.errors import SourceNotFoundError, UsageError
+from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.query import query
 from pixsieve.recipe import parse_stages
@@ -55,12 +57,39 @@ def test_scoring_without_a_writer_leaves_a_workspace_to_ask(corpus, tmp_path):
     assert rows.to_pylist() == [{"n": result.counts.kept}]
 
 
-@pytest.mark.parametrize(
-    "sql", ["selec 1", "select nothing from samples", "", "select 1 from other"]
-)
+@pytest.mark.parametrize("sql", ["selec 1", "select nothing from samples", "select 1 from other"])
 def test_a_query_that_cannot_be_answered_is_a_usage_error(made, sql):
     with pytest.raises(UsageError, match="cannot be answered"):
         query(made[0], sql)
+
+
+@pytest.mark.parametrize(
+    "sql", ["copy (select 1) to '{}'", "select 1; select 2", "create table t as select 1", "", "--"]
+)
+def test_a_query_selects_and_changes_nothing(made, tmp_path, sql):
+    written = tmp_path / "written.csv"
+    with pytest.raises(UsageError, match="is no single query"):
+        query(made[0], sql.format(written))
+    assert not written.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("*.parquet", b"PAR1 is cut"),
+        ("*.parquet", None),
+        ("manifest.json", b"{"),
+        ("manifest.json", b"{}"),
+        ("manifest.json", b"[]"),
+    ],
+)
+def test_a_damaged_dataset_is_named(made, tmp_path, name, data):
+    damaged = tmp_path / "out"
+    shutil.copytree(made[0], damaged, ignore=shutil.ignore_patterns(".pixsieve"))
+    for path in damaged.glob(name):
+        path.write_bytes(data) if data is not None else path.unlink()
+    with pytest.raises(SourceError, match=r"out cannot be read: .*; verify the dataset"):
+        query(damaged, "select * from samples")
 
 
 def test_a_folder_that_is_neither_is_named(tmp_path):

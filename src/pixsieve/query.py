@@ -11,7 +11,7 @@ import msgspec
 from pixsieve import schema
 from pixsieve.engine.catalog import Catalog
 from pixsieve.engine.output import CONTROL
-from pixsieve.errors import SourceNotFoundError, UsageError
+from pixsieve.errors import PixsieveError, SourceError, SourceNotFoundError, UsageError
 from pixsieve.export import dataset
 from pixsieve.select.base import FROM_INDEX
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import pyarrow as pa
+
+_PROBLEMS = ("problem", "problem_detail")  # of the index, else of the inspection
 
 
 def query(path: str | Path, sql: str) -> pa.Table:
@@ -32,19 +34,34 @@ def query(path: str | Path, sql: str) -> pa.Table:
 
     Raises:
         SourceNotFoundError: there is neither a dataset nor a workspace at ``path``.
-        UsageError: DuckDB refuses the query.
+        SourceError: the tables of the dataset or workspace are damaged or gone.
+        UsageError: DuckDB refuses the query, or it is more than one that selects.
     """
     folder = Path(path)
     connection = duckdb.connect(":memory:")
-    if (folder / dataset.MANIFEST).is_file():
-        _dataset_tables(connection, folder)
-    else:
-        _workspace_tables(connection, _workspace(folder))
     try:
+        if (folder / dataset.MANIFEST).is_file():
+            _dataset_tables(connection, folder)
+        else:
+            _workspace_tables(connection, _workspace(folder))
+    except (duckdb.Error, OSError, msgspec.MsgspecError, LookupError, TypeError) as error:
+        if isinstance(error, PixsieveError):
+            raise
+        msg = f"{folder} cannot be read: {_line(error)}; verify the dataset, or run it again"
+        raise SourceError(msg) from error
+    try:
+        kinds = [statement.type for statement in connection.extract_statements(sql)]
+        if kinds != [duckdb.StatementType.SELECT]:
+            msg = f"{sql!r} is no single query; expected one that selects, and changes nothing"
+            raise UsageError(msg)
         return connection.sql(sql).to_arrow_table()
-    except (duckdb.Error, AttributeError) as error:
-        msg = f"{sql!r} cannot be answered: {str(error).strip()}"
+    except duckdb.Error as error:
+        msg = f"{sql!r} cannot be answered: {_line(error)}"
         raise UsageError(msg) from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
 
 
 def _workspace(folder: Path) -> Path:
@@ -56,7 +73,7 @@ def _workspace(folder: Path) -> Path:
 
 
 def _dataset_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    manifest = dataset.read_manifest(folder) or {}
+    manifest = msgspec.json.decode((folder / dataset.MANIFEST).read_bytes())
     sidecars = [str(folder / shard["sidecar"]) for shard in manifest["shards"]]
     connection.read_parquet(sidecars).create_view("samples")
     connection.read_parquet(str(folder / dataset.DROPPED)).create_view("dropped")
@@ -70,8 +87,8 @@ def _workspace_tables(connection: duckdb.DuckDBPyConnection, workspace: Path) ->
     catalog = msgspec.json.decode((workspace / Catalog.FILE).read_bytes(), type=Catalog)
     families = [[str(workspace / name) for name in files] for files in catalog.families]
     located = ", ".join(f"i.{source} AS {name}" for name, source in FROM_INDEX.items())
-    read = ", ".join(f"f0.{name}" for name in schema.INSPECTION.names if "problem" not in name)
-    problems = ", ".join(f"coalesce(i.{n}, f0.{n}) AS {n}" for n in ("problem", "problem_detail"))
+    read = ", ".join(f"f0.{name}" for name in schema.INSPECTION.names if name not in _PROBLEMS)
+    problems = ", ".join(f"coalesce(i.{n}, f0.{n}) AS {n}" for n in _PROBLEMS)
     scores = "".join(f', f{number}."{name}"' for number, name in catalog.columns)
     joins = "".join(
         f" POSITIONAL JOIN {_parquet(files)} f{number}" for number, files in enumerate(families)
