@@ -11,12 +11,15 @@ from pathlib import Path
 
 import click
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pixsieve import cli, errors, recipe
 from pixsieve.cli import main
+from pixsieve.engine import output
 from pixsieve.engine.claim import claim
+from pixsieve.engine.ledger import Workspace
 from pixsieve.stages import (
     ExactDeduplicationStage,
     FilterStage,
@@ -205,7 +208,7 @@ def test_verify_prints_its_report(made, capsys):
     said = capsys.readouterr()
     assert "out: sound (pixsieve dataset" in said.out
     assert "not checked: whether images decode" in said.out
-    assert "verify: 2 shards, 3 samples" in said.err
+    assert "verify: 2 shards, 4 samples" in said.err
     assert main(["verify", str(made), "--json", "--workers", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
 
@@ -254,6 +257,38 @@ def test_clean_empties_a_workspace_of_ones_own(photos):
     assert len(list(Path("space").iterdir())) > 1
     assert main(["clean", "out", "--workspace", "space"]) == 0
     assert [path.name for path in Path("space").iterdir()] == ["mine.txt"]
+
+
+def test_clean_leaves_a_workspace_alone_that_a_run_uses(photos, capsys):
+    del photos
+    Path("recipe.yaml").write_text(RECIPE)
+    options = ["--executor", "inline", "--quiet", "--workspace", "space"]
+    assert main(["run", "recipe.yaml", *options]) == 0
+    before = sorted(Path("space").rglob("*"))
+    with output.held(Path("other/.pixsieve").resolve(), Workspace(Path("space").resolve())):
+        assert main(["clean", "out", "--workspace", "space"]) == 5
+        assert "space is being worked on by process" in capsys.readouterr().err
+    assert sorted(Path("space").rglob("*")) == before
+
+
+def test_clean_takes_no_folder_for_a_workspace_that_is_none(photos, capsys):
+    del photos
+    Path("out").mkdir()
+    Path("mine/tables").mkdir(parents=True)
+    assert main(["clean", "out", "--workspace", "mine"]) == 2
+    assert "mine is no workspace" in capsys.readouterr().err
+    assert Path("mine/tables").is_dir()
+
+
+def test_the_name_that_files_share_may_end_at_the_first_dot(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("in").mkdir()
+    Path("in/cat.jpg").write_bytes(jpeg(1))
+    Path("in/cat.mask.jpg").write_bytes(jpeg(2))
+    assert main(["export", "in", "out", "--quiet", "--key-split", "first"]) == 0
+    (sidecar,) = Path("out").glob("images-*.parquet")
+    (members,) = pq.read_table(sidecar)["members"].to_pylist()
+    assert [name.partition(".")[2] for name in members] == ["jpg", "mask.jpg"]
 
 
 # -- errors and exit codes --------------------------------------------------------------------

@@ -23,6 +23,8 @@ from pixsieve.errors import RunError, SourceChangedError
 from pixsieve.export import shard as shard_module
 from pixsieve.export.plan import plan_export
 from pixsieve.export.shard import FileRecord, seal, write_shard
+from pixsieve.schema import Problem
+from pixsieve.scorers.guard import Guard, NoGuard
 from pixsieve.sources import SourceFiles
 from pixsieve.stages import ImageWriterStage
 from pixsieve.storage import LocalStorage, ObjectInfo, tables
@@ -97,9 +99,13 @@ class Shard:
         column = pa.array(rows, schema.INDEX.field("siblings").type)
         path.write_bytes(tables.table_bytes(table.set_column(at, table.schema.field(at), column)))
 
-    def write(self, stem: str = "images-0-000000") -> tuple[int, FileRecord, int]:
+    def write(
+        self, stem: str = "images-0-000000", guard: Guard | None = None
+    ) -> tuple[int, FileRecord, int]:
         with SourceFiles(str(self.folder), LocalStorage(), str(self.folder / "spool")) as files:
-            return write_shard(self.plan, self.added, stem, self.writer, files, LocalStorage())
+            return write_shard(
+                self.plan, self.added, stem, self.writer, files, LocalStorage(), guard or NoGuard()
+            )
 
     def members(self, stem: str = "images-0-000000") -> list[tuple[str, bytes]]:
         with tarfile.open(self.output / f"{stem}.tar", mode="r:") as archive:
@@ -304,6 +310,14 @@ def test_rot_in_a_source_is_not_encoded_as_if_it_were_the_image(
     os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))  # nothing else tells
     with pytest.raises(SourceChangedError, match=r"a\.tar at byte 7: .* is not what it was when"):
         shard.write()
+    assert list(shard.output.iterdir()) == []
+
+
+def test_an_image_whose_encoding_ended_its_worker_is_named(tmp_path: Path):
+    shard = Shard(tmp_path, [(images.photo(format="PNG"), {})])
+    guard = NoGuard({0: Problem.DECODER_CRASH})
+    with pytest.raises(RunError, match=r"a\.tar at byte 7: .*decoder_crash.*; leave it out with"):
+        shard.write(guard=guard)
     assert list(shard.output.iterdir()) == []
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
 import io
+import lzma
 import os
 import tarfile
 
@@ -11,8 +13,10 @@ import pytest
 from PIL import Image
 
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.local import LocalExecutor
 from pixsieve.engine.run import RunOptions
 from pixsieve.pipeline import Pipeline
+from pixsieve.query import query
 from pixsieve.stages import ImageReaderStage, ImageWriterStage
 from pixsieve.testing import images
 from pixsieve.verify import verify
@@ -46,6 +50,7 @@ def test_a_tar_that_is_cut_in_the_padding_of_a_member_is_told(tmp_path):
     result = export(tmp_path / "in", tmp_path / "out")
     assert result.counts.kept == 2
     assert "source_truncated" in {reason.reason for reason in result.reasons}
+    assert any("a.tar: not read on from byte" in note for note in result.notes)
 
 
 def test_a_tar_without_a_byte_is_told(tmp_path):
@@ -89,3 +94,49 @@ def test_a_caption_that_no_column_holds_is_no_fault_of_the_dataset(tmp_path):
     (tmp_path / "in" / "a.txt").write_text("x" * 2_000_000)
     export(tmp_path / "in", tmp_path / "out")
     assert verify(tmp_path / "out").findings == ()
+
+
+@pytest.mark.parametrize(("name", "pack"), [("a.tar.xz", lzma.compress), ("a.tbz2", bz2.compress)])
+def test_an_archive_of_a_packing_that_is_not_read_is_told_as_one(tmp_path, name, pack):
+    (tmp_path / "in").mkdir()
+    write_tar(tmp_path / "in" / "b.tar")
+    (tmp_path / "in" / name).write_bytes(pack((tmp_path / "in" / "b.tar").read_bytes()))
+    result = export(tmp_path / "in", tmp_path / "out")
+    assert [reason.reason for reason in result.reasons] == ["source_damaged"]
+    (note,) = result.notes
+    assert note.startswith(f"{name}: not read on from byte 0")
+    assert "make it a plain, gzip or zstd tar" in note
+
+
+def test_a_caption_that_cannot_be_read_is_told_and_travels(tmp_path):
+    (tmp_path / "in").mkdir()
+    for number, caption in enumerate([b"fine", b"caf\xe9", b"x" * 2_000_000]):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(images.photo(number, 64, 48))
+        (tmp_path / "in" / f"{number}.txt").write_bytes(caption)
+    result = export(tmp_path / "in", tmp_path / "out")
+    (note,) = result.notes
+    assert "the caption or json of 2 samples could not be read" in note
+    rows = query(
+        tmp_path / "out", "select caption, metadata_problem why from samples order by original_key"
+    ).to_pylist()
+    assert rows == [
+        {"caption": "fine", "why": None},
+        {"caption": None, "why": "txt: not UTF-8 at byte 3"},
+        {"caption": None, "why": "txt: 2000000 bytes, at most 1048576 are read"},
+    ]
+    known = query(tmp_path / "out" / ".pixsieve", "select count(metadata_problem) n from samples")
+    assert known.to_pylist() == [{"n": 2}]
+    assert verify(tmp_path / "out").ok
+
+
+@pytest.mark.slow
+def test_the_largest_image_that_is_accepted_can_be_encoded_in_a_workers_memory(tmp_path):
+    (tmp_path / "in").mkdir()
+    large = Image.new("RGBA", (16_383, 10_900), (10, 20, 30, 128))
+    large.save(tmp_path / "in" / "alpha.png", compress_level=1)
+    Image.new("F", (16_383, 10_900), 0.5).save(tmp_path / "in" / "float.tif")
+    for image_format in ("jpeg", "webp", "png"):
+        output = tmp_path / image_format
+        pipeline = Pipeline().add_stage(ImageReaderStage(str(tmp_path / "in")))
+        pipeline.add_stage(ImageWriterStage(output_dir=str(output), image_format=image_format))
+        assert pipeline.run(LocalExecutor(workers=1)).counts.kept == 2

@@ -288,6 +288,16 @@ def pixsieve() -> None:
         "bool. May be given several times.",
     ),
     _option(
+        "--key-split", type=click.Choice(["auto", "first", "last"]), default="auto",
+        heading="Reading", help="Where the name that the files of a sample share ends: at its "
+        "first dot or at its last. 'auto' is the first in tars, the last in folders.",
+    ),
+    _option(
+        "--image-member", metavar="EXT", heading="Reading",
+        help="Extension of the file that is the image where a sample has several, such as jpg "
+        "of cat.jpg and cat.png.",
+    ),
+    _option(
         "--images-per-tar", type=click.IntRange(min=1), metavar="N", heading="Writing",
         show_default="1000", help="Images in every tar; the last one holds the rest.",
     ),
@@ -378,6 +388,8 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
             animated=given["animated"],
             caption_field=given["caption_field"],
             json_fields=dict(given["json_field"]),
+            key_split=given["key_split"],
+            image_member=given["image_member"],
         )
     )
     for where in given["where"]:

@@ -21,6 +21,7 @@ import codecs
 import contextlib
 import io
 import logging
+import math
 import re
 import struct
 import warnings
@@ -723,21 +724,39 @@ def _plain(image: Image.Image) -> Image.Image:
             plain.putalpha(Image.fromarray(opaque.astype(np.uint8) * np.uint8(255)))
         return plain
     if mode in {"I", "F"}:
-        return Image.fromarray(_stretch(np.asarray(image, dtype=np.float64)))
+        return Image.fromarray(_stretch(np.asarray(image)))
     if mode == "CMYK":
         return _cmyk_to_srgb(image)
     if mode in {"1", "L", "LA"}:
-        return image.convert("LA" if alpha else "L")
-    return image.convert("RGBA" if alpha else "RGB")
+        return _as_mode(image, "LA" if alpha else "L")
+    return _as_mode(image, "RGBA" if alpha else "RGB")
 
 
-def _stretch(values: NDArray[np.float64]) -> NDArray[np.uint8]:
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
+def _as_mode(image: Image.Image, mode: str) -> Image.Image:
+    """Convert an image, without the copy that Pillow makes of one that has the mode already."""
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _stretch(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Scale to 0 to 255, some rows at a time: in float64 a large image would not fit in memory."""
+    blocks = [slice(row, row + _STRETCHED_ROWS) for row in range(0, len(values), _STRETCHED_ROWS)]
+    low, high = math.inf, -math.inf
+    for block in blocks:
+        part = values[block].astype(np.float64)
+        finite = part[np.isfinite(part)]
+        low, high = finite.min(initial=low), finite.max(initial=high)
+    if low > high:  # no value is finite
+        low = high = 0.0
     # Halved first: the distance between two finite values may not be finite.
-    span = high / 2 - low / 2
-    share = (np.nan_to_num(values, nan=low).clip(low, high) / 2 - low / 2) / (span or 1.0)
-    return np.rint(share * 255).astype(np.uint8)
+    span = (high / 2 - low / 2) or 1.0
+    stretched = np.empty(values.shape, np.uint8)
+    for block in blocks:
+        part = np.nan_to_num(values[block].astype(np.float64), nan=low).clip(low, high)
+        stretched[block] = np.rint((part / 2 - low / 2) / span * 255)
+    return stretched
+
+
+_STRETCHED_ROWS = 256
 
 
 def _profile_space(profile: bytes | None) -> bytes:
@@ -767,8 +786,7 @@ def _over(image: Image.Image, background: str) -> Image.Image:
     if image.mode not in {"LA", "RGBA"}:
         return image
     below = Image.new("RGBA", image.size, background)
-    below.alpha_composite(image.convert("RGBA"))
-    return below.convert("RGB")
+    return Image.alpha_composite(below, _as_mode(image, "RGBA")).convert("RGB")
 
 
 # -------------------------------------------------------------------------------------------------

@@ -166,6 +166,7 @@ SIDECAR = pa.schema(
         pa.field("exif_orientation", pa.int32(), nullable=False),
         pa.field("encoding", pa.string(), nullable=False),
         pa.field("split", pa.string()),
+        pa.field("metadata_problem", pa.string()),
     ]
 )
 """The sidecar's contract: one row per sample in tar order; json fields and scores follow.
@@ -175,6 +176,7 @@ SIDECAR = pa.schema(
 the image's first data byte in the tar. ``members`` are the names of all of the sample's members,
 the image first. ``exif_orientation`` is the tag in the exported bytes, 1 if there is none.
 ``encoding`` is ``copy`` for bytes that were copied as they are, else how the image was made.
+``metadata_problem`` is that of the inspection.
 """
 
 DROPPED = pa.schema(

@@ -44,7 +44,7 @@ _UNTOLD = frozenset(
 )
 """Columns of a plan table that no byte of a shard depends on (siblings have a digest)."""
 _LOCATED = [field for field in schema.INDEX if field.name not in _PROBLEMS]
-_READ = [field for field in schema.INSPECTION if field.name not in (*_PROBLEMS, "metadata_problem")]
+_READ = [field for field in schema.INSPECTION if field.name not in _PROBLEMS]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from pixsieve.export.writer import ImageWriterStage
+    from pixsieve.scorers.guard import Guard
     from pixsieve.sources import SourceFiles
     from pixsieve.storage import Storage
 
@@ -71,6 +72,7 @@ def write_shard(
     writer: ImageWriterStage,
     files: SourceFiles,
     storage: Storage,
+    guard: Guard,
 ) -> tuple[int, FileRecord, int]:
     """Write ``stem.tar`` and ``stem.parquet`` into the output.
 
@@ -81,12 +83,14 @@ def write_shard(
         writer: How images are written.
         files: Opens the source's files.
         storage: Where the output lies.
+        guard: Watches over the encoding of each row.
 
     Returns:
         The size of the tar, the record of the sidecar, and how many images were encoded anew.
 
     Raises:
         SourceChangedError: a source is not what it was when it was indexed.
+        RunError: an image that was chosen cannot be encoded.
         StorageError: reading or writing failed. Nothing stands under a final name then.
     """
     output = Path(writer.output_dir)
@@ -95,8 +99,8 @@ def write_shard(
     paths = [str(output / f"{stem}.tar"), str(output / f"{stem}.parquet")]
     with storage.create_together(paths) as (sink, sidecar_sink):
         stream = TarStream(sink, files)
-        for row in _rows(plan):
-            exported, members = _write_sample(stream, row, writer, files)
+        for number, row in enumerate(_rows(plan)):
+            exported, members = _write_sample(stream, number, row, writer, files, guard)
             images.append(exported)
             names.append(members)
         size = stream.finish()
@@ -149,7 +153,12 @@ def _rows(plan: pa.Table) -> Iterable[_Row]:
 
 
 def _write_sample(
-    stream: TarStream, row: _Row, writer: ImageWriterStage, files: SourceFiles
+    stream: TarStream,
+    number: int,
+    row: _Row,
+    writer: ImageWriterStage,
+    files: SourceFiles,
+    guard: Guard,
 ) -> tuple[_Exported, list[str]]:
     target = writer.target_format or row.format
     extension = image.FORMATS[target]
@@ -161,21 +170,7 @@ def _write_sample(
             row.orientation, "copy",
         )  # fmt: skip
     else:
-        data = files.open(row.file, row.version).read(row.offset, row.size)
-        if hashlib.sha256(data).hexdigest() != row.sha256:
-            msg = (
-                f"{row.file} at byte {row.offset}: the image is not what it was when it was "
-                "inspected, though the file's size and time are; check the disk and run again"
-            )
-            raise SourceChangedError(msg)
-        try:
-            made = image.encode(data, image.probe(data), writer.encode_options(target))
-        except image.ImageProblemError as problem:
-            msg = (
-                f"{row.file} at byte {row.offset}: an image that decoded when it was inspected "
-                f"cannot be encoded as {target}: {problem.detail}"
-            )
-            raise RunError(msg) from problem
+        made = _encode(number, row, target, writer, files, guard)
         offset = stream.add(name, made.data)
         digest = hashlib.sha256(made.data).hexdigest()
         exported = _Exported(
@@ -190,6 +185,37 @@ def _write_sample(
         names.append(f"{row.key}.{free}")
         stream.copy(names[-1], file, version, start, size)
     return exported, names
+
+
+def _encode(
+    number: int,
+    row: _Row,
+    target: str,
+    writer: ImageWriterStage,
+    files: SourceFiles,
+    guard: Guard,
+) -> image.Encoded:
+    place = f"{row.file} at byte {row.offset}"
+    data = files.open(row.file, row.version).read(row.offset, row.size)
+    if hashlib.sha256(data).hexdigest() != row.sha256:
+        msg = (
+            f"{place}: the image is not what it was when it was "
+            "inspected, though the file's size and time are; check the disk and run again"
+        )
+        raise SourceChangedError(msg)
+    way_out = f"leave it out with a filter, such as sha256 <> '{row.sha256}'"
+    if (ended := guard.avoid.get(number)) is not None:
+        msg = f"{place}: encoding the image as {target} ended its worker ({ended}); {way_out}"
+        raise RunError(msg)
+    try:
+        with guard.watch(number):
+            return image.encode(data, image.probe(data), writer.encode_options(target))
+    except image.ImageProblemError as problem:
+        msg = (
+            f"{place}: an image that was chosen cannot be encoded as {target}: "
+            f"{problem.detail}; {way_out}"
+        )
+        raise RunError(msg) from problem
 
 
 def _free_extension(original: str, taken: set[str]) -> str:
@@ -237,6 +263,7 @@ def _sidecar(
         "exif_orientation": [exported.orientation for exported in images],
         "encoding": [exported.encoding for exported in images],
         "split": plan["split"],
+        "metadata_problem": plan["metadata_problem"],
     }
     fields = [*schema.SIDECAR, *(plan.schema.field(name) for name in added)]
     columns |= {name: plan[name] for name in added}
