@@ -51,18 +51,17 @@ class WrittenShard:
     encoded: int
 
 
-class _Exported(NamedTuple):
-    """An image as it stands in the tar."""
+class _Made(NamedTuple):
+    """An image that was encoded anew, in the columns of the sidecar that this changes."""
 
-    offset: int
-    size: int
     sha256: str
     width: int
     height: int
     format: str
     mode: str
-    orientation: int
+    exif_orientation: int
     encoding: str
+    member_size: int
 
 
 def write_shard(
@@ -94,24 +93,32 @@ def write_shard(
         StorageError: reading or writing failed. Nothing stands under a final name then.
     """
     output = Path(writer.output_dir)
-    images: list[_Exported] = []
+    offsets: list[int] = []
     names: list[list[str]] = []
+    made: dict[int, _Made] = {}
     paths = [str(output / f"{stem}.tar"), str(output / f"{stem}.parquet")]
     with storage.create_together(paths) as (sink, sidecar_sink):
         stream = TarStream(sink, files)
         for number, row in enumerate(_rows(plan)):
-            exported, members = _write_sample(stream, number, row, writer, files, guard)
-            images.append(exported)
-            names.append(members)
+            target = writer.target_format or row.format
+            image_name = f"{row.key}.{image.FORMATS[target]}"
+            if target == row.format:
+                offset = stream.copy(image_name, row.file, row.version, row.offset, row.size)
+            else:
+                encoded = _encode(number, row, target, writer, files, guard)
+                offset = stream.add(image_name, encoded.data)
+                made[number] = _made(encoded, target)
+            offsets.append(offset)
+            names.append([image_name, *_copy_siblings(stream, row, image.FORMATS[target])])
         size = stream.finish()
-        sidecar = _sidecar(plan, added, f"{stem}.tar", images, names)
+        sidecar = _sidecar(plan, added, f"{stem}.tar", offsets, names, made)
         data = tables.table_bytes(sidecar, tables.DATASET)
         sidecar_sink.write(data)
         files.check_unchanged()
     record = FileRecord(
         name=f"{stem}.parquet", size=len(data), sha256=hashlib.sha256(data).hexdigest()
     )
-    return size, record, sum(exported.encoding != "copy" for exported in images)
+    return size, record, len(made)
 
 
 def seal(path: Path) -> str:
@@ -128,10 +135,6 @@ class _Row(NamedTuple):
     size: int
     sha256: str
     format: str
-    width: int
-    height: int
-    mode: str
-    orientation: int
     siblings: list[tuple[str, str, str, int, int]]  # extension, file, version, offset, size
 
 
@@ -146,45 +149,34 @@ def _rows(plan: pa.Table) -> Iterable[_Row]:
     siblings = [flat[start:end] for start, end in itertools.pairwise([0, *ends])]
     columns = (
         "new_key", "image_file", "image_version", "image_offset", "image_size", "sha256", "format",
-        "width", "height", "mode", "exif_orientation",
     )  # fmt: skip
     values = (plan[name].to_pylist() for name in columns)
     return [_Row(*row) for row in zip(*values, siblings, strict=True)]
 
 
-def _write_sample(
-    stream: TarStream,
-    number: int,
-    row: _Row,
-    writer: ImageWriterStage,
-    files: SourceFiles,
-    guard: Guard,
-) -> tuple[_Exported, list[str]]:
-    target = writer.target_format or row.format
-    extension = image.FORMATS[target]
-    name = f"{row.key}.{extension}"
-    if target == row.format:
-        offset = stream.copy(name, row.file, row.version, row.offset, row.size)
-        exported = _Exported(
-            offset, row.size, row.sha256, row.width, row.height, row.format, row.mode,
-            row.orientation, "copy",
-        )  # fmt: skip
-    else:
-        made = _encode(number, row, target, writer, files, guard)
-        offset = stream.add(name, made.data)
-        digest = hashlib.sha256(made.data).hexdigest()
-        exported = _Exported(
-            offset, len(made.data), digest, made.width, made.height, target, made.mode, 1,
-            made.encoding,
-        )  # fmt: skip
-    names = [name]
-    taken = {extension}
-    for original, file, version, start, size in row.siblings:
-        free = _free_extension(original, taken)
-        taken.add(free)
+def _copy_siblings(stream: TarStream, row: _Row, taken: str) -> Iterable[str]:
+    """Copy the members beside the image, whose extension is ``taken``; return their names."""
+    extensions = {taken}
+    names = []
+    for original, file, version, offset, size in row.siblings:
+        free = _free_extension(original, extensions)
+        extensions.add(free)
         names.append(f"{row.key}.{free}")
-        stream.copy(names[-1], file, version, start, size)
-    return exported, names
+        stream.copy(names[-1], file, version, offset, size)
+    return names
+
+
+def _made(encoded: image.Encoded, target: str) -> _Made:
+    return _Made(
+        sha256=hashlib.sha256(encoded.data).hexdigest(),
+        width=encoded.width,
+        height=encoded.height,
+        format=target,
+        mode=encoded.mode,
+        exif_orientation=1,
+        encoding=encoded.encoding,
+        member_size=len(encoded.data),
+    )
 
 
 def _encode(
@@ -237,21 +229,22 @@ def _sidecar(
     plan: pa.Table,
     added: Iterable[str],
     tar_file: str,
-    images: list[_Exported],
+    offsets: list[int],
     names: list[list[str]],
+    made: dict[int, _Made],
 ) -> pa.Table:
     columns: dict[str, object] = {
         "image_id": plan["image_id"],
         "tar_file": [tar_file] * len(plan),
         "member_name": [members[0] for members in names],
         "key": plan["new_key"],
-        "member_offset": [exported.offset for exported in images],
-        "member_size": [exported.size for exported in images],
-        "sha256": [exported.sha256 for exported in images],
-        "width": [exported.width for exported in images],
-        "height": [exported.height for exported in images],
-        "format": [exported.format for exported in images],
-        "mode": [exported.mode for exported in images],
+        "member_offset": offsets,
+        "member_size": plan["image_size"],
+        "sha256": plan["sha256"],
+        "width": plan["width"],
+        "height": plan["height"],
+        "format": plan["format"],
+        "mode": plan["mode"],
         "caption": plan["caption"],
         "class_name": plan["class_name"],
         "members": names,
@@ -260,13 +253,15 @@ def _sidecar(
         "original_offset": plan["image_offset"],
         "original_sha256": plan["sha256"],
         "original_format": plan["format"],
-        "exif_orientation": [exported.orientation for exported in images],
-        "encoding": [exported.encoding for exported in images],
+        "exif_orientation": plan["exif_orientation"],
+        "encoding": pa.chunked_array([["copy"] * len(plan)]),
         "split": plan["split"],
         "metadata_problem": plan["metadata_problem"],
     }
-    fields = [*schema.SIDECAR, *(plan.schema.field(name) for name in added)]
+    if made:
+        columns |= {name: _replaced(columns[name], name, made) for name in _Made._fields}
     columns |= {name: plan[name] for name in added}
+    fields = [*schema.SIDECAR, *(plan.schema.field(name) for name in added)]
     arrays = [
         column.cast(field.type)
         if isinstance(column := columns[field.name], pa.ChunkedArray)
@@ -275,3 +270,10 @@ def _sidecar(
     ]
     metadata = {"pixsieve": json.dumps({"format_version": SIDECAR_VERSION})}
     return pa.table(arrays, schema=pa.schema(fields, metadata=metadata))
+
+
+def _replaced(column: pa.ChunkedArray, name: str, made: dict[int, _Made]) -> list[object]:
+    values: list[object] = column.to_pylist()
+    for number, row in made.items():
+        values[number] = getattr(row, name)
+    return values

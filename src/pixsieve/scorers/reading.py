@@ -27,11 +27,13 @@ class SampleBuffer:
 
     def read(self, members: Sequence[Place]) -> list[memoryview]:
         """Return the members' bytes, which are valid until the next call."""
-        total = sum(size for *_, size in members)
-        file, version, *_ = members[0]
-        start = min(offset for _, _, offset, _ in members)
-        stop = max(offset + size for _, _, offset, size in members)
-        if stop - start <= total + GAP and all(member[0] == file for member in members):
+        file, version, start, _ = members[0]
+        stop, total, apart = start, 0, False
+        for name, _, offset, size in members:
+            start, stop = min(start, offset), max(stop, offset + size)
+            total += size
+            apart = apart or name != file
+        if not apart and stop - start <= total + GAP:
             view = self._view(stop - start)
             self._files.open(file, version).read_into([view], start)
             return [view[offset - start : offset - start + size] for _, _, offset, size in members]

@@ -269,12 +269,13 @@ def _checksum_holds(header: bytes) -> bool:
 
 def _number(digits: bytes) -> int:
     """Return a number field's value, octal or GNU's base-256; blank is 0."""
-    text = digits.rstrip(b" \0").lstrip(b" ")
-    if not text:
-        return 0
-    if digits[0] == 0x80:  # noqa: PLR2004 - the mark of a positive base-256 number
-        return int.from_bytes(digits[1:], "big")
+    text = digits.rstrip(b" \0")
     if not text.isdigit():
+        text = text.lstrip(b" ")
+        if not text:
+            return 0
+        if digits[0] == 0x80:  # noqa: PLR2004 - the mark of a positive base-256 number
+            return int.from_bytes(digits[1:], "big")
         text = text.partition(b"\0")[0].rstrip(b" ")
     try:
         if text.isdigit():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 DATASET: Mapping[str, object] = {
     "compression": "zstd",
-    "compression_level": 3,
+    "compression_level": 1,
     "use_dictionary": True,
     "write_statistics": True,
 }
