@@ -1,7 +1,8 @@
 """Moves bytes from source files into a tar through one small buffer.
 
-Measured: one reused buffer of 512 KiB, which the second-level cache holds, costs least CPU. Reads of
-neighbouring members are one system call, in which what lies between them is read into a scrap area.
+Measured: one reused buffer of 512 KiB, which the second-level cache holds, costs least CPU. Reads
+of neighbouring members are one system call, in which what lies between them is read into a scrap
+area.
 """
 
 from __future__ import annotations
