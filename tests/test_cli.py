@@ -112,7 +112,8 @@ def test_export_has_an_option_for_every_part_of_the_pipeline(photos):
         *("--caption-field", "title", "--json-field", "a:b:double", "--json-field", "n:int64"),
         *("--max-bytes-per-tar", "20kB", "--image-format", "webp", "--quality", "80"),
         *("--member-names", "sequential", "--prefix", "cats", "--random-name", "--quiet"),
-        *("--workers", "1"),
+        *("--key-split", "last", "--image-member", "jpg"),
+        *("--max-pixels", "1000000", "--max-image-bytes", "1MB", "--workers", "1"),
     ]
     assert main(["export", "photos", "in.tar", "out", *arguments]) == 0
     found = recipe.loads(Path("out/recipe.yaml").read_text())
@@ -124,6 +125,10 @@ def test_export_has_an_option_for_every_part_of_the_pipeline(photos):
         animated="first_frame",
         caption_field="title",
         json_fields={"a:b": "double", "n": "int64"},
+        key_split="last",
+        image_member="jpg",
+        max_pixels=1_000_000,
+        max_image_bytes=1_000_000,
     )
     assert len(reader.path_or_paths) == 2
     assert selectors == [
@@ -153,6 +158,17 @@ def test_an_export_is_the_recipe_that_it_writes_down(photos):
     assert names == sorted(path.name for path in Path("again").glob("images-*"))
     for name in [*names, "dropped.parquet"]:
         assert Path("out", name).read_bytes() == Path("again", name).read_bytes()
+
+
+def test_the_recipe_of_a_dataset_runs_again_on_what_one_names(made, capsys):
+    kept = ["run", str(made / "recipe.yaml"), "--workers", "1", "--quiet"]
+    assert main([*kept, "--input", "photos", "--output", "again"]) == 0
+    assert dataset(Path("again")) == dataset(made)
+    Path("measure.yaml").write_text("stages: [ImageReaderStage, ImageQualityStage]")
+    asked = ["run", "measure.yaml", "--input", "photos", "--workspace", "ws"]
+    assert main([*asked, "--output", "no"]) == 2
+    assert "--output has no effect" in capsys.readouterr().err
+    assert main([*asked, "--executor", "inline", "--quiet"]) == 0
 
 
 def test_a_second_run_does_nothing_and_says_so(made, capsys):

@@ -298,6 +298,14 @@ def pixsieve() -> None:
         "of cat.jpg and cat.png.",
     ),
     _option(
+        "--max-pixels", type=click.IntRange(min=1), metavar="N", heading="Reading",
+        show_default="178956970", help="Larger images fail unread, as may be bombs.",
+    ),
+    _option(
+        "--max-image-bytes", type=_Size(), metavar="SIZE", heading="Reading",
+        show_default="256MiB", help="Likewise images in larger files.",
+    ),
+    _option(
         "--images-per-tar", type=click.IntRange(min=1), metavar="N", heading="Writing",
         show_default="1000", help="Images in every tar; the last one holds the rest.",
     ),
@@ -390,6 +398,7 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
             json_fields=dict(given["json_field"]),
             key_split=given["key_split"],
             image_member=given["image_member"],
+            **_given(given, "max_pixels", "max_image_bytes"),
         )
     )
     for where in given["where"]:
@@ -398,7 +407,6 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
         pipeline.add_stage(ExactDeduplicationStage())
     if given["shuffle"]:
         pipeline.add_stage(ShuffleStage())
-    counts = {} if given["images_per_tar"] is None else {"images_per_tar": given["images_per_tar"]}
     return pipeline.add_stage(
         ImageWriterStage(
             output_dir=output,
@@ -409,13 +417,26 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
             deterministic_name=not given["random_name"],
             verbose=given["verbose"],
             quality=given["quality"],
-            **counts,
+            **_given(given, "images_per_tar"),
         )
     )
 
 
+def _given(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Return those of the options that were given; the stages have defaults for the others."""
+    return {name: options[name] for name in names if options[name] is not None}
+
+
 @pixsieve.command(cls=_Command, short_help="Run a recipe.")
 @click.argument("recipe_path", metavar="RECIPE", type=click.Path())
+@_option(
+    "--input", "sources", multiple=True, metavar="SRC", heading="What to run it on",
+    help="Read this instead of what the recipe names. May be given several times.",
+)  # fmt: skip
+@_option(
+    "--output", metavar="OUT", heading="What to run it on",
+    help="Write to this folder instead of the one that the recipe names.",
+)  # fmt: skip
 @_RUNNING
 @_option(
     "--executor", type=click.Choice(["local", "inline"]), default="local", heading="Running",
@@ -425,6 +446,8 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
 def run(
     *,
     recipe_path: str,
+    sources: tuple[str, ...],
+    output: str | None,
     workers: int | None,
     workspace: str | None,
     max_failed: float,
@@ -450,6 +473,8 @@ def run(
 
     If a run is stopped, the same command goes on where it was. Started again when all is done, it
     does nothing.
+
+    Every dataset holds its recipe: run that on other images with --input and --output.
     """  # noqa: D301
     from pixsieve import recipe
     from pixsieve.engine.inline import InlineExecutor
@@ -458,28 +483,36 @@ def run(
     if executor == "inline" and workers is not None:
         msg = "--workers has no effect with --executor inline; leave one of them out"
         raise UsageError(msg)
-    pipeline = recipe.load(recipe_path)
-    if verbose:
-        pipeline = _talkative(pipeline)
+    pipeline = _adapted(recipe.load(recipe_path), sources, output, verbose=verbose)
     chosen = InlineExecutor() if executor == "inline" else LocalExecutor(workers=workers)
     _execute(
         pipeline, chosen, workspace=workspace, max_failed=max_failed, quiet=quiet, as_json=as_json
     )
 
 
-def _talkative(pipeline: Pipeline) -> Pipeline:
-    """Return the pipeline with a writer that tells of every shard."""
+def _adapted(
+    pipeline: Pipeline, sources: tuple[str, ...], output: str | None, *, verbose: bool
+) -> Pipeline:
+    """Return the pipeline with what the command line says of its reader and its writer."""
     from pixsieve.pipeline import Pipeline
-    from pixsieve.stages import ImageWriterStage
+    from pixsieve.stages import FilePartitioningStage, ImageReaderStage, ImageWriterStage
 
-    told = Pipeline(pipeline.name, seed=pipeline.seed)
+    reading: dict[str, Any] = {"path_or_paths": sources} if sources else {}
+    writing: dict[str, Any] = {"verbose": True} if verbose else {}
+    if output is not None:
+        writing["output_dir"] = output
+        if not any(isinstance(stage, ImageWriterStage) for stage in pipeline.stages):
+            msg = "--output has no effect: the recipe has no ImageWriterStage"
+            raise UsageError(msg)
+    adapted = Pipeline(pipeline.name, seed=pipeline.seed)
     for stage in pipeline.stages:
-        told.add_stage(
-            dataclasses.replace(stage, verbose=True)
-            if isinstance(stage, ImageWriterStage)
-            else stage
-        )
-    return told
+        if isinstance(stage, ImageReaderStage):
+            adapted.add_stage(dataclasses.replace(stage, **reading))
+        elif isinstance(stage, ImageWriterStage):
+            adapted.add_stage(dataclasses.replace(stage, **writing))
+        elif not (reading and isinstance(stage, FilePartitioningStage)):
+            adapted.add_stage(stage)
+    return adapted
 
 
 @pixsieve.command(cls=_Command, short_help="Measure images, and keep the scores.")
