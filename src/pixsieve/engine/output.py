@@ -6,9 +6,9 @@ Whose it is, what may be written into it, and what an unfinished run left there.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import filecmp
 import hashlib
-import itertools
 import json
 import re
 import secrets
@@ -210,7 +210,7 @@ def check_output(output: Path, control: Path, mine: Recipe) -> dict[str, Any] | 
 
     Raises:
         OutputConflictError: the folder holds another recipe's dataset, or files of unknown origin
-            that this run would have to write over, or tars that would be mixed with its own.
+            that this run would have to write over, or that loaders would mix with its own.
     """
     intent = _read_intent(control)
     manifest = None if _damaged(output, intent) else dataset.read_manifest(output)
@@ -218,7 +218,7 @@ def check_output(output: Path, control: Path, mine: Recipe) -> dict[str, Any] | 
         if manifest.get("recipe_sha256") != mine.sha256:
             msg = (
                 f"{output} holds the dataset of another recipe "
-                f"({_difference(manifest, mine.to_dict())}); "
+                f"({_difference(output, manifest, mine)}); "
                 "choose another output folder, or delete this one"
             )
             raise OutputConflictError(msg)
@@ -232,7 +232,7 @@ def check_output(output: Path, control: Path, mine: Recipe) -> dict[str, Any] | 
     in_the_way = [
         path.name
         for path in sorted(output.iterdir())
-        if (path.suffix == ".tar" or path.name in (dataset.DROPPED, dataset.RECIPE))
+        if (path.suffix in (".tar", ".parquet") or path.name == dataset.RECIPE)
         and not (intent and intent.covers(path.name))
         and not (path.name == dataset.RECIPE and _has(path, mine.to_yaml().encode()))
     ]
@@ -263,15 +263,18 @@ def _damaged(output: Path, intent: _Intent | None) -> bool:
     return hashlib.sha256(text).hexdigest() != intent.manifest
 
 
-def _difference(manifest: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+def _difference(output: Path, manifest: Mapping[str, Any], mine: Recipe) -> str:
     """Say in a few words in what two recipes differ."""
-    theirs = manifest.get("recipe") or {}
-    for name in ("name", "seed"):
-        if theirs.get(name) != mine[name]:
-            return f"{name} {theirs.get(name)!r} there, {mine[name]!r} here"
-    for there, here in itertools.zip_longest(theirs.get("stages", []), mine["stages"]):
-        if there != here:
-            return f"{json.dumps(there)} there, {json.dumps(here)} here"
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        theirs = (output / dataset.RECIPE).read_text().splitlines()
+        compared = list(difflib.ndiff(theirs, mine.to_yaml().splitlines()))
+        found = [
+            f"{where}: " + ", ".join(lines)
+            for where, mark in (("only there", "- "), ("only here", "+ "))
+            if (lines := [line[2:].strip(" -") for line in compared if line.startswith(mark)])
+        ]
+        if found:
+            return "; ".join(found)
     version = manifest.get("versions", {}).get("pixsieve")
     return f"another model or version; written by pixsieve {version}"
 
