@@ -11,6 +11,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -412,6 +413,53 @@ def test_what_pillow_logs_of_a_hostile_file_is_not_printed():
         [sys.executable, "-c", script], input=bytes(data), capture_output=True, check=True
     )
     assert (done.stdout, done.stderr) == (b"bad_header\n", b"")
+
+
+def scratched(data: bytes) -> bytes:
+    """Overwrite a run of bytes in the middle, which is pixels."""
+    middle = len(data) // 2
+    return data[:middle] + b"\x55" * 64 + data[middle + 64 :]
+
+
+SCRATCHED_TIFFS = {
+    "lzma": scratched(images.photo(format="TIFF", compression="lzma")),
+    "lzw": scratched(images.photo(format="TIFF", compression="tiff_lzw")),
+    "fax": scratched(images.photo(format="TIFF", mode="1", compression="group4")),
+}
+LIBTIFF_SAYS = {
+    "lzma": "Decoding error at scanline 0",
+    "lzw": "Using code not yet in table",
+    "fax": "Bad code word",  # and goes on
+}
+
+
+def reason(data: bytes) -> str:
+    found = attempt(lambda: image.check_decode(data, image.probe(data)))
+    return "" if found is None else f"{found.problem}: {found.detail}"
+
+
+@pytest.mark.parametrize("compression", SCRATCHED_TIFFS)
+def test_what_libtiff_finds_is_the_reason_and_is_not_printed(compression, capfd):
+    data = SCRATCHED_TIFFS[compression]
+    assert reason(data).startswith(f"decode_failed: libtiff: {LIBTIFF_SAYS[compression]}")
+    with pytest.raises(ImageProblemError, match=LIBTIFF_SAYS[compression]):
+        decode(data)
+    with pytest.raises(ImageProblemError, match=LIBTIFF_SAYS[compression]):
+        encode(data, "png")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_threads_hear_of_their_own_images_alone():
+    data = [*SCRATCHED_TIFFS.values(), EVERY_FORMAT["tiff"]] * 20
+    expected = [reason(each) for each in data]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(reason, data)) == expected
+
+
+def test_whoever_else_reads_tiffs_in_the_process_still_hears_of_errors(capfd):
+    with Image.open(io.BytesIO(SCRATCHED_TIFFS["fax"])) as found:
+        found.load()
+    assert "Bad code word" in capfd.readouterr().err
 
 
 def test_a_long_run_of_junk_before_a_jpeg_header_takes_linear_time():
