@@ -178,10 +178,12 @@ WRONG = {
     "'jpg'; did you mean 'jpeg'?",
     "stages:\n- ImageWriterStage: {output_dir: x, images_per_tar: 0}": "2: ImageWriterStage: "
     "images_per_tar is 0; expected at least 1",
-    "stages:\n- no_such_package:X": "2: the stage 'no_such_package:X' cannot be imported: No "
-    "module named 'no_such_package'",
-    "stages:\n- json:nothing": "2: the stage 'json:nothing' cannot be imported: module 'json' has",
-    "stages:\n- json:loads": "2: 'json:loads' is no stage",
+    "stages:\n- no_such_package:X": "2: the stage 'no_such_package:X' cannot be imported: "
+    "ModuleNotFoundError: No module named 'no_such_package'; put its folder on PYTHONPATH",
+    "stages:\n- json:nothing": "2: the stage 'json:nothing' cannot be imported: "
+    "AttributeError: module 'json' has",
+    "stages:\n- json:loads": "2: 'json:loads' is no stage: it is a function; expected a class",
+    "stages:\n- json:JSONDecoder": "2: 'json:JSONDecoder' is no stage: expected a subclass of",
     "stages:\n- &a FilterStage\n- *a": "2: anchors (&) and aliases (*) are not for recipes",
     "stages:\n- !!python/name:os.system FilterStage": "2: YAML tags such as",
     "stages: [a,": "1: not YAML:",
@@ -264,7 +266,7 @@ def test_what_a_stage_of_ones_own_refuses_has_the_recipes_line(own):
 
 def test_a_class_that_lacks_its_method_is_no_stage(own):
     del own
-    with pytest.raises(RecipeError, match="'own_stages:Unfinished' is no stage"):
+    with pytest.raises(RecipeError, match=r"Unfinished' is no stage: it lacks decide\(\)"):
         recipe.loads("stages: [own_stages:Unfinished]")
 
 
@@ -297,14 +299,26 @@ def test_no_package_can_take_the_name_of_a_built_in_stage(own, entry_points):
 
 def test_a_name_that_two_packages_give_must_be_spelled_out(own, entry_points):
     del own, entry_points
-    with pytest.raises(RecipeError, match=r"spell out which one: own_stages:Unf\w+, own_stages:W"):
+    with pytest.raises(RecipeError, match=r"which one: own_stages:Unf\w+ \(.* or own_st"):
         recipe.loads("stages: [Twice]")
+
+
+def test_a_name_that_two_packages_give_is_not_written_down(own, entry_points):
+    del entry_points
+    assert recipe.stage_name(own.Unfinished) == "own_stages:Unfinished"
+
+
+def test_a_package_s_stage_with_a_built_in_name_is_told_where_they_are_mixed_up(own, entry_points):
+    del own, entry_points
+    told = r"no field 'limit'.*; that of the package own_stages is spelled own_stages:Watermark"
+    with pytest.raises(RecipeError, match=told):
+        recipe.loads("stages: [FilterStage: {limit: 4}]")
 
 
 def test_a_package_that_cannot_be_imported_hinders_no_other_stage(entry_points):
     del entry_points
     assert recipe.loads("stages: [ExactDeduplicationStage]").stages == (ExactDeduplicationStage(),)
-    with pytest.raises(RecipeError, match="the stage 'Broken' cannot be imported: No module named"):
+    with pytest.raises(RecipeError, match="the package no_such_package cannot be imported: Module"):
         recipe.loads("stages: [Broken]")
     with pytest.raises(RecipeError, match=r"'Brokn'; did you mean 'Broken'\?"):
         recipe.loads("stages: [Brokn]")

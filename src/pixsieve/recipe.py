@@ -162,10 +162,12 @@ def stage_name(kind: type[Stage]) -> str:
     if _builtin().get(kind.__name__) is kind:
         return kind.__name__
     spelled = f"{kind.__module__}:{kind.__qualname__}"
-    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        if entry.value == spelled and entry.name not in _builtin():
-            return entry.name
-    return spelled
+    names = [
+        entry.name
+        for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)
+        if entry.value == spelled and entry.name not in _builtin()
+    ]
+    return next((name for name in names if len(_announced(name)) == 1), spelled)
 
 
 def find_stage(name: str) -> type[Stage]:
@@ -177,32 +179,59 @@ def find_stage(name: str) -> type[Stage]:
     known = _builtin()
     if name in known:
         return known[name]
-    entries = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    found: Any
-    try:
-        if matching := list(entries.select(name=name)):
-            if len(matching) > 1:
-                spelled_out = ", ".join(sorted(entry.value for entry in matching))
-                msg = f"several packages have a stage {name!r}; spell out which one: {spelled_out}"
-                raise UsageError(msg)
-            found = matching[0].load()
-        elif spelled := _SPELLED.fullmatch(name):
-            found = importlib.import_module(spelled["module"])
-            for part in spelled["name"].split("."):
-                found = getattr(found, part)
-        else:
-            names = sorted({*known, *entries.names})
-            msg = (
-                f"there is no stage {name!r}{nearest(name, names)}{_one_of(names)}, or module:Class"
-            )
-            raise UsageError(msg)
-    except (ImportError, AttributeError) as error:
-        msg = f"the stage {name!r} cannot be imported: {error}"
-        raise UsageError(msg) from error
-    if not _is_stage(found):
-        msg = f"{name!r} is no stage; expected a dataclass of the kind ScoreStage or SelectStage"
+    announced = _announced(name)
+    if len(announced) > 1:
+        each = " or ".join(f"{value} ({package})" for value, package in sorted(announced.items()))
+        msg = f"several packages have a stage {name!r}; spell out which one: {each}"
         raise UsageError(msg)
-    return found
+    if announced:
+        ((spelled, package),) = announced.items()
+        return _imported(spelled, f"{name!r} of the package {package}")
+    if not _SPELLED.fullmatch(name):
+        names = sorted({*known, *importlib.metadata.entry_points(group=ENTRY_POINTS).names})
+        msg = f"there is no stage {name!r}{nearest(name, names)}{_one_of(names)}, or module:Class"
+        raise UsageError(msg)
+    return _imported(name, repr(name))
+
+
+def _imported(spelled: str, called: str) -> type[Stage]:
+    place = _SPELLED.fullmatch(spelled)
+    if place is None:
+        msg = f"the stage {called} is announced as {spelled!r}; expected module:Class"
+        raise UsageError(msg)
+    module, attributes = place.groups()
+    try:
+        found: Any = importlib.import_module(module)
+        for attribute in attributes.split("."):
+            found = getattr(found, attribute)
+    except Exception as error:  # what others wrote may raise anything
+        absent = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        way_out = "put its folder on PYTHONPATH" if absent else f"try: python -c 'import {module}'"
+        told = f"{type(error).__name__}: {error}; {way_out}"
+        msg = f"the stage {called} cannot be imported: {told}"
+        raise UsageError(msg) from error
+    if lack := _lack(found):
+        msg = f"{called} is no stage: {lack}"
+        raise UsageError(msg)
+    return found  # type: ignore[no-any-return]  # _lack() has looked
+
+
+def _announced(name: str) -> dict[str, str]:
+    """Return what packages announce as stage ``name``, and which package does."""
+    return {
+        entry.value: entry.dist.name if entry.dist else entry.value.partition(":")[0]
+        for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name)
+    }
+
+
+def _shadowed(name: str) -> str:
+    """Say how to spell a package's stage that has the name of one of pixsieve's own."""
+    if name not in _builtin():
+        return ""
+    return "".join(
+        f"; that of the package {package} is spelled {value}"
+        for value, package in sorted(_announced(name).items())
+    )
 
 
 def _builtin() -> dict[str, type[Stage]]:
@@ -211,12 +240,20 @@ def _builtin() -> dict[str, type[Stage]]:
 
 
 def _is_stage(value: object) -> TypeGuard[type[Stage]]:
-    return (
-        isinstance(value, type)
-        and issubclass(value, Stage)
-        and hasattr(value, "__dataclass_fields__")  # is_dataclass() confuses type checkers here
-        and not inspect.isabstract(value)
-    )
+    return not _lack(value)
+
+
+def _lack(value: object) -> str:
+    """Say what a value lacks to be a kind of stage that can be made, if anything."""
+    if not isinstance(value, type):
+        return f"it is a {type(value).__name__}; expected a class"
+    if not issubclass(value, Stage):
+        return "expected a subclass of ScoreStage or SelectStage"
+    if inspect.isabstract(value):
+        return f"it lacks {' and '.join(f'{name}()' for name in sorted(value.__abstractmethods__))}"
+    if not hasattr(value, "__dataclass_fields__"):  # is_dataclass() confuses type checkers here
+        return "it lacks the line @dataclass(frozen=True, slots=True, kw_only=True)"
+    return ""
 
 
 def _fields(kind: type[Stage]) -> Iterator[dataclasses.Field[Any]]:
@@ -375,7 +412,7 @@ class _Reader:
                 listed = _one_of(known) if known else "; it has no fields"
                 cut = isinstance(value, yaml.ScalarNode) and not (value.value or value.style)
                 hint = nearest(key, known) or ("; a value with a comma needs quotes" if cut else "")
-                self.fail(mark, f"{name} has no field {key!r}{hint}{listed}")
+                self.fail(mark, f"{name} has no field {key!r}{hint}{listed}{_shadowed(name)}")
             values[key] = self.convert(value, hints[key], f"{name}.{key}")
             if key in _PATHS:
                 values[key] = self._resolved(values[key])
