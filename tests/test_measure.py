@@ -358,14 +358,26 @@ def test_a_scorer_that_answers_wrongly_is_named_with_its_fault(
     assert "mend what its load() returns" in str(refused.value)
 
 
-def test_a_bug_of_a_scorer_is_not_swallowed(tmp_path: Path):
+def test_a_bug_of_a_users_scorer_is_told_with_its_place(tmp_path: Path):
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Broken(Brightness):
         def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
             return lambda batch: pa.record_batch({"brightness": [1 / 0 for _ in batch.pixels]})
 
-    with pytest.raises(ZeroDivisionError):
+    told = r"^Broken failed: ZeroDivisionError: division by zero \(.*test_measure.py:\d+, in <listc"
+    with pytest.raises(RunError, match=told) as stopped:
         measure(tmp_path, {"a.jpg": images.photo(1)}, Broken())
+    assert isinstance(stopped.value.__cause__, ZeroDivisionError)
+
+
+def test_a_scorer_that_gives_no_record_batch_is_told(tmp_path: Path):
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Careless(Brightness):
+        def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
+            return lambda batch: {"brightness": [0.5 for _ in batch.pixels]}  # type: ignore[return-value]
+
+    with pytest.raises(PlanError, match=r"Careless gave a dict, expected a pyarrow\.RecordBatch"):
+        measure(tmp_path, {"a.jpg": images.photo(1)}, Careless())
 
 
 def test_a_scorer_may_read_what_earlier_ones_of_any_pass_added(tmp_path: Path):

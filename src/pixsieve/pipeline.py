@@ -18,7 +18,7 @@ from pixsieve.fingerprint import canonical
 from pixsieve.scorers.inspection import InspectOptions
 from pixsieve.select.base import sample_schema
 from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
-from pixsieve.stage import ScoreStage, SelectStage, Stage
+from pixsieve.stage import Needs, ScoreStage, SelectStage, Stage, blaming
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -200,6 +200,8 @@ class Pipeline:
                 raise PlanError(msg)
         for stage in self._stages:
             _check_plain(stage)
+        for stage in rest:
+            _check_answers(stage)
         _check_columns([reader, *rest])
         return Plan(
             name=self.name,
@@ -306,6 +308,21 @@ def _check_plain(stage: Stage) -> None:
         raise PlanError(msg) from error
 
 
+def _check_answers(stage: Stage) -> None:
+    """Refuse a stage whose methods give other things than they are declared to."""
+    with blaming(stage, PlanError):
+        answers = [("reads()", stage.reads(), tuple), ("adds()", stage.adds(), pa.Schema)]
+        if isinstance(stage, ScoreStage):
+            answers.append(("needs", stage.needs, Needs))
+    for name, found, kind in answers:
+        if not isinstance(found, kind):
+            msg = (
+                f"{type(stage).__name__}: {name} is a {type(found).__name__}, "
+                f"expected a {kind.__name__}"
+            )
+            raise PlanError(msg)
+
+
 def _check_columns(stages: Sequence[Stage]) -> None:
     """Follow the columns through the stages: each must find what it reads, and add what is new.
 
@@ -323,7 +340,8 @@ def _check_columns(stages: Sequence[Stage]) -> None:
                     f"the columns are: {', '.join(columns.names)}"
                 )
                 raise PlanError(msg)
-        stage.check(columns)
+        with blaming(stage, PlanError):
+            stage.check(columns)
         for name in stage.adds().names:
             if name.lower() in reserved:
                 msg = (

@@ -8,7 +8,10 @@ kinds below.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sys
+import traceback
 import typing
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -18,10 +21,10 @@ from typing import TYPE_CHECKING, ClassVar, Self
 import msgspec
 import pyarrow as pa
 
-from pixsieve.errors import PlanError
+from pixsieve.errors import PixsieveError, PlanError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -77,6 +80,28 @@ def _as_text(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_as_text(item) for item in value]
     return value
+
+
+@contextlib.contextmanager
+def blaming(stage: Stage, kind: type[PixsieveError] = RunError) -> Iterator[None]:
+    """Name the stage, and the line, in what the code of a user's own stage raises.
+
+    A fault of pixsieve's own stages keeps its traceback.
+    """
+    try:
+        yield
+    except PixsieveError:
+        raise
+    except Exception as error:
+        module = type(stage).__module__
+        if module.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        file = getattr(sys.modules.get(module), "__file__", None)
+        frames = traceback.extract_tb(error.__traceback__)
+        at = next((frame for frame in reversed(frames) if frame.filename == file), frames[-1])
+        told = f"{type(error).__name__}: {error}"
+        msg = f"{type(stage).__name__} failed: {told} ({at.filename}:{at.lineno}, in {at.name})"
+        raise kind(msg) from error
 
 
 class ReadStage(Stage):

@@ -42,7 +42,7 @@ from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Problem, Status
 from pixsieve.select.base import Part, failed_rows, sample_schema
 from pixsieve.sources import find_shards
-from pixsieve.stage import ScoreStage
+from pixsieve.stage import ScoreStage, blaming
 from pixsieve.storage import LocalStorage, tables
 from pixsieve.storage.local import storage_error
 
@@ -214,7 +214,8 @@ def _identity(stage: Stage) -> str:
     """Return the fingerprint of what a stage does, whatever machine it runs on."""
     if isinstance(stage, ScoreStage):
         scoring = stage.without_selection().without_places()
-        return fingerprint(scoring, type(stage).version, stage.digests())
+        with blaming(stage, PlanError):
+            return fingerprint(scoring, type(stage).version, stage.digests())
     return fingerprint(stage, type(stage).version)
 
 

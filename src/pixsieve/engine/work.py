@@ -16,6 +16,7 @@ import pyarrow as pa
 from pixsieve import schema
 from pixsieve.engine.ledger import TableRecord, Workspace
 from pixsieve.engine.result import ReasonCount
+from pixsieve.errors import PlanError
 from pixsieve.export import shard as shard_module
 from pixsieve.export.plan import plan_export
 from pixsieve.export.shard import FileRecord, WrittenShard
@@ -24,6 +25,7 @@ from pixsieve.scorers.measure import Scorer, measure_part
 from pixsieve.select.base import Part, read_parts
 from pixsieve.select.decide import decide
 from pixsieve.sources import SourceFiles, index_shard
+from pixsieve.stage import blaming
 from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
@@ -262,7 +264,12 @@ def measure(
 def _loaded(stage: ScoreStage, context: Context) -> Callable[[ImageBatch], pa.RecordBatch]:
     key = fingerprint(stage)
     if key not in context.cache:
-        context.cache[key] = stage.load()
+        with blaming(stage):
+            found = stage.load()
+        if not callable(found):
+            msg = f"{type(stage).__name__}: load() is a {type(found).__name__}, expected a function"  # type: ignore[unreachable]  # types bind no user
+            raise PlanError(msg)
+        context.cache[key] = found
     loaded: Callable[[ImageBatch], pa.RecordBatch] = context.cache[key]
     return loaded
 

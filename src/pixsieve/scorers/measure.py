@@ -25,7 +25,7 @@ from pixsieve.scorers.inspection import (
 )
 from pixsieve.scorers.reading import SampleBuffer, image_places, sibling_places
 from pixsieve.select.base import FROM_INDEX
-from pixsieve.stage import SHARED_PIXELS, ImageBatch, ScoreStage, SelectStage
+from pixsieve.stage import SHARED_PIXELS, ImageBatch, ScoreStage, SelectStage, blaming
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -319,7 +319,8 @@ class _Chunk:
             if needs.pixels is not None
             else (),
         )
-        found = scorer.score(batch)
+        with blaming(stage):
+            found = scorer.score(batch)
         if fault := _fault(found, len(numbers), stage.adds()):
             msg = f"{type(stage).__name__} gave {fault}; mend what its load() returns"
             raise PlanError(msg)
@@ -352,8 +353,10 @@ class _Chunk:
         return columns | {name: read[name] for name in read.column_names}
 
 
-def _fault(found: pa.RecordBatch, rows: int, wanted: pa.Schema) -> str | None:
+def _fault(found: object, rows: int, wanted: pa.Schema) -> str | None:
     """Say what is wrong with the scores of a batch, if anything."""
+    if not isinstance(found, pa.RecordBatch):
+        return f"a {type(found).__name__}, expected a pyarrow.RecordBatch"
     if found.num_rows != rows or found.schema.names != wanted.names:
         return (
             f"{found.num_rows} rows of {found.schema.names} for {rows} images; "
