@@ -11,7 +11,9 @@ import pickle
 import struct
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -26,6 +28,52 @@ from pixsieve.schema import Problem
 from pixsieve.testing import images
 
 EVERY_FORMAT = images.every_format()
+
+
+def tiff(parts: list[bytes], tags: dict[int, tuple[str, tuple]], places: int = 273) -> bytes:
+    """Make a TIFF whose directory stands before its strips, or its tiles (``places`` 324)."""
+    sizes = [len(part) for part in parts]
+    tags = tags | {places: ("I", sizes), {273: 279, 324: 325}[places]: ("I", sizes)}
+    at = 8 + 2 + 12 * len(tags) + 4
+    first = at + sum(struct.calcsize(f"<{len(values)}{code}") for code, values in tags.values())
+    tags[places] = ("I", list(accumulate(sizes[:-1], initial=first)))
+    entries, long_values = b"", b""
+    for tag, (code, values) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}{code}", *values)
+        if len(packed) > 4:
+            packed, long_values = struct.pack("<I", at + len(long_values)), long_values + packed
+        entries += struct.pack("<HHI", tag, {"H": 3, "I": 4}[code], len(values)) + packed.ljust(
+            4, b"\0"
+        )
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + long_values
+    return head.ljust(first, b"\0") + b"".join(parts)
+
+
+def pixel_tags(samples: int, compression: int, photometric: int) -> dict:
+    return {
+        256: ("H", (97,)),
+        257: ("H", (61,)),
+        258: ("H", (8,) * samples),
+        259: ("H", (compression,)),
+        262: ("H", (photometric,)),
+        277: ("H", (samples,)),
+    }
+
+
+def tiled_tiff() -> bytes:
+    """Make a TIFF of deflated tiles."""
+    rows = np.zeros((64, 128, 3), np.uint8)
+    rows[:61, :97] = np.asarray(images.pixels())
+    tiles = [rows[y : y + 32, x : x + 32] for y in (0, 32) for x in (0, 32, 64, 96)]
+    side = {322: ("H", (32,)), 323: ("H", (32,))}
+    return tiff([zlib.compress(tile.tobytes()) for tile in tiles], pixel_tags(3, 8, 2) | side, 324)
+
+
+def dct_tiff() -> bytes:
+    """Make a TIFF of one strip that is a JPEG."""
+    return tiff([images.photo()], pixel_tags(3, 7, 6) | {530: ("H", (2, 2))})
+
+
 ALL_KINDS = EVERY_FORMAT | {
     "progressive jpeg": images.photo(progressive=True),
     "restarts jpeg": images.photo(restart_marker_rows=1),
@@ -44,6 +92,15 @@ ALL_KINDS = EVERY_FORMAT | {
     "pages tiff": images.multipage_tiff(),
     "lzw tiff": images.photo(format="TIFF", compression="tiff_lzw"),
     "float tiff": images.float_tiff(),
+    "deflate tiff": images.photo(format="TIFF", compression="tiff_adobe_deflate"),
+    "packbits tiff": images.photo(format="TIFF", compression="packbits"),
+    "dct tables tiff": images.photo(format="TIFF", compression="jpeg"),
+    "dct cmyk tiff": images.photo(format="TIFF", mode="CMYK", compression="jpeg"),
+    "dct tiff": dct_tiff(),
+    "tiled tiff": tiled_tiff(),
+    "lossless webp": images.photo(format="WEBP", lossless=True),
+    "alpha webp": images.save(images.rgba(), "WEBP"),
+    "alpha avif": images.save(images.rgba(), "AVIF", speed=10),
 }
 
 
@@ -63,6 +120,18 @@ def problem(data: bytes, limits: ImageLimits = image.DEFAULT_LIMITS) -> Problem 
     assert found.detail
     assert found.detail.isprintable()
     return found.problem
+
+
+def reason(data: bytes) -> str:
+    """Return that in words."""
+    found = attempt(lambda: image.check_decode(data, image.probe(data)))
+    return "" if found is None else f"{found.problem}: {found.detail}"
+
+
+def scratched(data: bytes) -> bytes:
+    """Overwrite a run of bytes in the middle, which is pixels."""
+    middle = len(data) // 2
+    return data[:middle] + b"\x55" * 64 + data[middle + 64 :]
 
 
 def decode(data: bytes, **options) -> np.ndarray:
@@ -354,6 +423,36 @@ def test_a_bmp_may_lack_the_padding_of_its_last_row_and_no_more():
     assert problem(data[:-2]) == Problem.TRUNCATED_IMAGE
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_a_bmp_that_is_cut_in_its_pixels_is_truncated(mode):
+    data = images.photo(format="BMP", mode=mode)
+    for end in range(2000, len(data) - 4, 501):
+        assert problem(data[:end]) == Problem.TRUNCATED_IMAGE, end
+
+
+@pytest.mark.parametrize("data", [tiled_tiff(), dct_tiff()], ids=["tiles", "strip"])
+def test_a_tiff_that_is_cut_in_its_strips_or_tiles_is_truncated(data):
+    for end in range(600, len(data), 61):
+        assert reason(data[:end]).startswith(f"truncated_image: {end} bytes; a strip"), end
+    assert reason(data[:-1]).startswith("truncated_image")
+
+
+@pytest.mark.parametrize("kind", ["lzw tiff", "dct tables tiff", "dct cmyk tiff", "palette tiff"])
+def test_a_tiff_that_is_cut_in_its_directory_is_truncated(kind):
+    palette = images.photo(format="TIFF", mode="P", compression="tiff_lzw")
+    data = (ALL_KINDS | {"palette tiff": palette})[kind]
+    (directory,) = struct.unpack_from("<I", data, 4)
+    for end in range(directory - 9, len(data) - 40):
+        assert problem(data[:end]) == Problem.TRUNCATED_IMAGE, end
+
+
+@pytest.mark.parametrize("kind", ["avif", "alpha avif"])
+def test_an_avif_that_is_cut_anywhere_is_truncated(kind):
+    data = ALL_KINDS[kind]
+    for end in [*range(48, len(data), 41), len(data) - 1]:
+        assert reason(data[:end]).startswith(f"truncated_image: {end} bytes; box m"), end
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "png", "gif", "webp"])
 def test_whole_pixels_without_the_end_mark_count_as_truncated(kind):
     end_mark = {"png": 12, "gif": 1}.get(kind, 2)
@@ -398,6 +497,42 @@ def test_any_flipped_bit_in_the_pixels_of_a_png_is_found():
         assert problem(images.flipped(data, at, at % 8)) == Problem.DECODE_FAILED, at
 
 
+@pytest.mark.parametrize("kind", ["deflate tiff", "tiled tiff"])
+def test_any_flipped_bit_in_the_deflated_pixels_of_a_tiff_is_found(kind):
+    data = ALL_KINDS[kind]
+    for at in range(600, len(data) - 600, 301):
+        assert problem(images.flipped(data, at, at % 8)) == Problem.DECODE_FAILED, at
+
+
+@pytest.mark.parametrize("kind", ["dct tiff", "dct tables tiff", "dct cmyk tiff"])
+def test_a_scratch_in_the_jpeg_inside_a_tiff_is_found(kind):
+    assert problem(scratched(ALL_KINDS[kind])) == Problem.DECODE_FAILED
+
+
+def test_deflated_pixels_of_a_tiff_may_have_their_bits_in_reverse_order():
+    packed = zlib.compress(np.asarray(images.pixels(mode="L")).tobytes())
+    mirrored = np.packbits(np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little"))
+    data = tiff([mirrored.tobytes()], pixel_tags(1, 8, 1) | {266: ("H", (2,))})
+    assert problem(data) is None
+    assert np.array_equal(decode(data, gray=True), np.asarray(images.pixels(mode="L")))
+
+
+def test_strips_that_name_the_same_bytes_are_checked_once():
+    strip = zlib.compress(bytes(64 << 20))  # 20,000 times that would be a terabyte
+    data = bytearray(tiff([b""] * 20_000, pixel_tags(1, 8, 1)) + strip)
+    entry = data.index(struct.pack("<HHI", 279, 4, 20_000))
+    (sizes,) = struct.unpack_from("<I", data, entry + 8)
+    data[sizes : sizes + 80_000] = struct.pack("<I", len(strip)) * 20_000
+    assert problem(bytes(data)) is None
+
+
+def test_a_box_that_says_it_is_empty_ends_the_walk():
+    data = EVERY_FORMAT["avif"]
+    meta = data.index(b"meta") - 4
+    empty = data[:meta] + struct.pack(">I4sQ", 1, b"free", 0) + data[meta:]
+    assert problem(empty) == Problem.BAD_HEADER
+
+
 def test_what_pillow_logs_of_a_hostile_file_is_not_printed():
     data = bytearray(images.photo(format="TIFF"))
     at = data.index(struct.pack("<HHI", 277, 3, 1))  # samples per pixel
@@ -415,12 +550,6 @@ def test_what_pillow_logs_of_a_hostile_file_is_not_printed():
     assert (done.stdout, done.stderr) == (b"bad_header\n", b"")
 
 
-def scratched(data: bytes) -> bytes:
-    """Overwrite a run of bytes in the middle, which is pixels."""
-    middle = len(data) // 2
-    return data[:middle] + b"\x55" * 64 + data[middle + 64 :]
-
-
 SCRATCHED_TIFFS = {
     "lzma": scratched(images.photo(format="TIFF", compression="lzma")),
     "lzw": scratched(images.photo(format="TIFF", compression="tiff_lzw")),
@@ -431,11 +560,6 @@ LIBTIFF_SAYS = {
     "lzw": "Using code not yet in table",
     "fax": "Bad code word",  # and goes on
 }
-
-
-def reason(data: bytes) -> str:
-    found = attempt(lambda: image.check_decode(data, image.probe(data)))
-    return "" if found is None else f"{found.problem}: {found.detail}"
 
 
 @pytest.mark.parametrize("compression", SCRATCHED_TIFFS)

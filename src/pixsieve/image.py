@@ -370,11 +370,10 @@ def _orientation(tiff: bytes | memoryview) -> int:
 
 
 def _probe_other(data: bytes, kind: str, limits: ImageLimits) -> ImageHeader:
-    if kind == "webp" and int.from_bytes(data[4:8], "little") + 8 > len(data):
-        raise ImageProblemError(
-            Problem.TRUNCATED_IMAGE,
-            f"{len(data)} bytes of {int.from_bytes(data[4:8], 'little') + 8}",
-        )
+    if kind == "webp":
+        _whole(data, "the RIFF chunk", int.from_bytes(data[4:8], "little") + 8)
+    elif kind == "avif":
+        _check_boxes(data)
     orientation, frames = 1, 1
     if kind == "tiff":  # first, as Pillow would not say what is wrong with the directories
         frames = _tiff_pages(data, limits.max_frames)
@@ -401,6 +400,28 @@ def _probe_other(data: bytes, kind: str, limits: ImageLimits) -> ImageHeader:
         exif_orientation=orientation,
         frames=max(frames, 1),
     )
+
+
+def _whole(data: bytes | memoryview, part: str, end: int) -> None:
+    """Raise ImageProblemError (TRUNCATED_IMAGE) if a part ends behind the file."""
+    if end > len(data):
+        raise ImageProblemError(
+            Problem.TRUNCATED_IMAGE, f"{len(data)} bytes; {part} ends at byte {end}"
+        )
+
+
+def _check_boxes(data: bytes) -> None:
+    """Check that the boxes of an ISO media file are whole (ISO/IEC 14496-12, 4.2)."""
+    pos = 0
+    while pos + 16 <= len(data):
+        size, kind, large = struct.unpack_from(">I4sQ", data, pos)
+        if kind not in _BOXES:  # or what stands behind the last box
+            break
+        pos += max(large if size == 1 else size or len(data) - pos, 8)
+        _whole(data, f"box {kind.decode()}", pos)
+
+
+_BOXES = frozenset({b"ftyp", b"meta", b"moov", b"mdat", b"free", b"skip", b"uuid"})
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -457,35 +478,43 @@ def _gif_palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 16: 8}
+_TIFF_NEEDED = frozenset({258, 273, 279, 320, 324, 325, 339, 347})
+"""Tags with several values that the pixels need: depths, places and sizes, palette, tables."""
+
+
 def _tiff_pages(data: bytes, limit: int) -> int:
     """Count pages that are no thumbnail and no mask, in ``limit + 1`` directories or fewer.
 
     Raises:
-        ImageProblemError: TRUNCATED_IMAGE if the first directory lies behind the end;
-            UNSUPPORTED_FORMAT for a camera's raw file, whose first page is its
-            thumbnail.
+        ImageProblemError: TRUNCATED_IMAGE if the first directory, or a value in it that the pixels
+            need, lies behind the end; UNSUPPORTED_FORMAT for a camera's raw file, whose first page
+            is its thumbnail.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = 43 in data[2:4]
     first, count_of, word, entry_size = (8, "Q", "Q", 20) if big else (4, "H", "I", 12)
+    inline = struct.calcsize(word)  # a value of no more bytes stands in the entry
     pages, seen = 0, set[int]()
     (pos,) = struct.unpack_from(order + word, data, first)
-    if pos >= len(data):
-        raise ImageProblemError(
-            Problem.TRUNCATED_IMAGE, f"{len(data)} bytes; its directory lies at byte {pos}"
-        )
+    _whole(data, "its directory", pos + struct.calcsize(count_of))
     while pos and pos not in seen and len(seen) <= limit:
         seen.add(pos)
         try:
             (count,) = struct.unpack_from(order + count_of, data, pos)
             entries = pos + struct.calcsize(count_of)
             subfile = 0
+            if len(seen) == 1:
+                _whole(data, "its directory", entries + count * entry_size)
             for at in range(entries, entries + count * entry_size, entry_size):
-                tag, _ = struct.unpack_from(order + "HH", data, at)
-                if tag == 0x00FE:  # NewSubfileType; a LONG, its value behind the count
-                    (subfile,) = struct.unpack_from(
-                        order + "I", data, at + entry_size - (8 if big else 4)
-                    )
+                tag, kind, values = struct.unpack_from(order + "HH" + word, data, at)
+                value = at + entry_size - inline
+                if tag == 0x00FE:  # NewSubfileType; a LONG
+                    (subfile,) = struct.unpack_from(order + "I", data, value)
+                size = values * _TIFF_SIZES.get(kind, 0)
+                if len(seen) == 1 and tag in _TIFF_NEEDED and size > inline:
+                    (value,) = struct.unpack_from(order + word, data, value)
+                    _whole(data, f"tag {tag}", value + size)
                 if len(seen) == 1 and (tag == 0xC612 or subfile & 1):  # DNGVersion
                     raise ImageProblemError(Problem.UNSUPPORTED_FORMAT, "camera raw")
             pages += not subfile & 5
@@ -660,8 +689,8 @@ def check_decode(data: bytes | memoryview, header: ImageHeader) -> None:
     JPEG is decoded in grey at 1/8 scale: that leaves out arithmetic, and no bit of the stream. A
     file without its end mark (JPEG EOI, PNG IEND, GIF trailer) counts as truncated even if its
     pixels are whole, as nothing else tells it from a cut one; bytes behind the end mark are
-    accepted. PNG checksums are checked. Flipped bits that still decode cannot be told from another
-    image.
+    accepted. The checksums of PNG and deflated TIFF are checked. Damage that still decodes cannot
+    be told from another image.
 
     Raises:
         ImageProblemError: TRUNCATED_IMAGE, DECODE_FAILED with the decoder's reason, OUT_OF_MEMORY,
@@ -670,16 +699,19 @@ def check_decode(data: bytes | memoryview, header: ImageHeader) -> None:
     with _guarded(Problem.DECODE_FAILED):
         if header.format == "jpeg" and _turbo(data, header, "GRAY", 8, fast=True) is not None:
             return
-        _check_container(data, header)
-        _load(_open(data, header.format), header)
+        _load(_open_whole(data, header), header)
 
 
-def _check_container(data: bytes | memoryview, header: ImageHeader) -> None:
-    """Check what decoders pass over."""
+def _open_whole(data: bytes | memoryview, header: ImageHeader) -> ImageFile.ImageFile:
+    """Open with Pillow, after a check of what its decoders pass over."""
     if header.format == "png":
         _check_png(bytes(data))
     elif header.format == "gif" and not _gif_frames(bytes(data), header.frames)[1]:
         raise ImageProblemError(Problem.TRUNCATED_IMAGE, "ends before its trailer")
+    image = _open(data, header.format)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiff(data, image.tag_v2)
+    return image
 
 
 def _check_png(data: bytes) -> None:
@@ -696,6 +728,40 @@ def _check_png(data: bytes) -> None:
         raise ImageProblemError(
             Problem.TRUNCATED_IMAGE, f"ends before its IEND chunk; whole up to byte {end}"
         )
+
+
+_UNCOMPRESSED, _JPEG, _DEFLATE = 1, 7, frozenset({8, 32946})
+_TIFF_PLACES = ((273, 324), (279, 325))
+"""The tags for the offsets and the sizes of strips, or of tiles."""
+
+
+def _check_tiff(data: bytes | memoryview, tags: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+    """Check that the compressed strips, or tiles, are there and whole (TIFF 6.0; its TN2)."""
+    compression = tags.get(259, _UNCOMPRESSED)
+    if compression == _UNCOMPRESSED:  # their sizes are often wrong, and Pillow goes by the pixels
+        return
+    starts, sizes = (tags.get(strip, ()) or tags.get(tile, ()) for strip, tile in _TIFF_PLACES)
+    checked = 0
+    for start, size in sorted(zip(starts, sizes, strict=False)):
+        _whole(data, "a strip", start + size)
+        if start < checked or not size:  # no byte twice, or a small file could take long
+            continue
+        checked, strip = start + size, memoryview(data)[start : start + size]
+        if compression in _DEFLATE and tags.get(266, 1) == 1:  # 2: bits in reverse order, rare
+            _check_zlib(strip)
+        elif compression == _JPEG and tags.get(277, 1) in _JPEG_MODES:
+            whole = tags[347][:-2] + strip[2:] if 347 in tags else bytes(strip)
+            check_decode(whole, probe(whole))
+
+
+def _check_zlib(stream: memoryview) -> None:
+    """Inflate to the checksum; libtiff stops where it has the pixels."""
+    inflater = zlib.decompressobj()
+    for at in range(0, len(stream), 1 << 16):
+        inflater.decompress(stream[at : at + (1 << 16)])
+        if inflater.eof:
+            return
+    raise zlib.error("incomplete or truncated stream")
 
 
 _TRANSPOSE: Final = {
@@ -742,7 +808,6 @@ def decode(
     factor = scale(header, min_side)
     turn = _TRANSPOSE.get(header.exif_orientation)
     with _guarded(Problem.DECODE_FAILED):
-        _check_container(data, header)
         if header.format == "jpeg" and header.mode != "CMYK":
             pixels = _turbo(data, header, "GRAY" if gray else "RGB", factor, fast=False)
             if pixels is not None:
@@ -750,9 +815,8 @@ def decode(
                 if turn is None:
                     return pixels
                 return np.array(Image.fromarray(pixels).transpose(turn))
-        image = _over(_plain(_load(_open(data, header.format), header)), "#ffffff").convert(
-            "L" if gray else "RGB"
-        )
+        opened = _open_whole(data, header)
+        image = _over(_plain(_load(opened, header)), "#ffffff").convert("L" if gray else "RGB")
         if factor > 1:
             image = image.reduce(factor)
         return np.array(_upright(image, header))
