@@ -1,0 +1,40 @@
+"""Bytes to facts, pixels or a problem: all that pixsieve knows about image formats.
+
+====================  ===========================================================================
+:func:`sniff`         which supported format the first bytes are, if any
+:func:`describe`      what bytes that are none of them look like, for messages
+:func:`probe`         the header's facts, under limits; no pixel is decoded
+:func:`check_decode`  the whole bit stream decodes, or a problem
+:func:`decode`        upright 8-bit pixels for scorers
+:func:`encode`        upright bytes in another format, and a text that says how they were made
+====================  ===========================================================================
+
+The bytes are hostile until they have been decoded: whatever a decoder raises on them becomes an
+:class:`ImageProblemError`. A decoder that hangs or crashes is the caller's to fence, by a time-out
+and a process. Only the first frame of an animation or a multi-page file is ever decoded.
+"""
+
+from pixsieve.image.check import check_decode
+from pixsieve.image.encoding import Encoded, EncodeOptions, check_encodable, encode
+from pixsieve.image.formats import FORMATS, describe, sniff
+from pixsieve.image.header import DEFAULT_LIMITS, ImageHeader, ImageLimits, probe
+from pixsieve.image.pixels import decode, scale
+from pixsieve.image.problem import ImageProblemError
+
+__all__ = [
+    "DEFAULT_LIMITS",
+    "FORMATS",
+    "EncodeOptions",
+    "Encoded",
+    "ImageHeader",
+    "ImageLimits",
+    "ImageProblemError",
+    "check_decode",
+    "check_encodable",
+    "decode",
+    "describe",
+    "encode",
+    "probe",
+    "scale",
+    "sniff",
+]

@@ -1,0 +1,143 @@
+"""Whether an image decodes, to its last byte."""
+# ruff: noqa: PLR2004 - the numbers are the formats' own
+
+from __future__ import annotations
+
+import re
+import zlib
+from typing import TYPE_CHECKING
+
+import simplejpeg
+from PIL import ImageFile, TiffImagePlugin
+
+from pixsieve.image.containers import gif_frames, png_chunks
+from pixsieve.image.header import JPEG_MODES, ImageHeader, probe
+from pixsieve.image.pillow import load_image, open_image
+from pixsieve.image.problem import ImageProblemError, bad_header, check_whole, guarded, one_line
+from pixsieve.schema import Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_STRAY = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0x(?!d[0-7])")
+_MAX_STRAY_BYTES = 64
+
+
+def check_decode(data: bytes | memoryview, header: ImageHeader) -> None:
+    """Decode the whole bit stream of the first frame, as cheaply as its format allows.
+
+    JPEG is decoded in grey at 1/8 scale: that leaves out arithmetic, and no bit of the stream. A
+    file without its end mark (JPEG EOI, PNG IEND, GIF trailer) counts as truncated even if its
+    pixels are whole, as nothing else tells it from a cut one; bytes behind the end mark are
+    accepted. The checksums of PNG and deflated TIFF are checked. Damage that still decodes cannot
+    be told from another image.
+
+    Raises:
+        ImageProblemError: TRUNCATED_IMAGE, DECODE_FAILED with the decoder's reason, OUT_OF_MEMORY,
+            or BAD_HEADER where decoder and ``header`` disagree.
+    """
+    with guarded(Problem.DECODE_FAILED):
+        if header.format == "jpeg" and turbo(data, header, "GRAY", 8, fast=True) is not None:
+            return
+        load_image(open_whole(data, header), header)
+
+
+def turbo(
+    data: bytes | memoryview, header: ImageHeader, colours: str, factor: int, *, fast: bool
+) -> NDArray[np.uint8] | None:
+    """Decode a JPEG at ``1 / factor`` by libjpeg-turbo, to the end mark; None: Pillow must decide.
+
+    libjpeg reports the first flaw that it worked around, and that alone. A cut file is always told.
+    Up to 64 stray bytes behind a scan or between segments, as some cameras leave them, are accepted
+    if Pillow finds the file whole; behind a restart interval, or more of them, they are the trace
+    of damage.
+
+    Raises:
+        ImageProblemError: TRUNCATED_IMAGE, DECODE_FAILED.
+    """
+    width, height = header.stored_size
+    rows, columns = -(-height // factor), -(-width // factor)
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            data,
+            colours,
+            fastdct=fast,
+            fastupsample=fast,
+            min_height=rows,
+            min_width=columns,
+            strict=True,
+        )
+    except ValueError as error:
+        detail = one_line(error)
+        stray = _STRAY.match(detail)
+        if stray and int(stray[1]) <= _MAX_STRAY_BYTES:
+            return None
+        if detail.startswith(("Corrupt JPEG data", "Premature end")):
+            raise
+        return None  # a layout that this interface cannot do (odd subsampling, lossless), or damage
+    if pixels.shape[:2] != (rows, columns):
+        bad_header(f"the header says {(columns, rows)} and the decoder {pixels.shape[1::-1]}")
+    return pixels
+
+
+def open_whole(data: bytes | memoryview, header: ImageHeader) -> ImageFile.ImageFile:
+    """Open with Pillow, after a check of what its decoders pass over."""
+    if header.format == "png":
+        _check_png(bytes(data))
+    elif header.format == "gif" and not gif_frames(bytes(data), header.frames)[1]:
+        raise ImageProblemError(Problem.TRUNCATED_IMAGE, "ends before its trailer")
+    image = open_image(data, header.format)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        _check_tiff(data, image.tag_v2)
+    return image
+
+
+def _check_png(data: bytes) -> None:
+    kind, end = b"", 8
+    for kind, start, end in png_chunks(data):
+        critical = not kind[0] & 0x20
+        stored = int.from_bytes(data[end : end + 4], "big")
+        if critical and zlib.crc32(memoryview(data)[start - 4 : end]) != stored:
+            name = kind.decode("ascii", "replace")
+            raise ImageProblemError(
+                Problem.DECODE_FAILED, f"the checksum of chunk {name} at byte {start - 8} is wrong"
+            )
+    if kind != b"IEND":
+        raise ImageProblemError(
+            Problem.TRUNCATED_IMAGE, f"ends before its IEND chunk; whole up to byte {end}"
+        )
+
+
+_UNCOMPRESSED, _JPEG, _DEFLATE = 1, 7, frozenset({8, 32946})
+_TIFF_PLACES = ((273, 324), (279, 325))
+"""The tags for the offsets and the sizes of strips, or of tiles."""
+
+
+def _check_tiff(data: bytes | memoryview, tags: TiffImagePlugin.ImageFileDirectory_v2) -> None:
+    """Check that the compressed strips, or tiles, are there and whole (TIFF 6.0; its TN2)."""
+    compression = tags.get(259, _UNCOMPRESSED)
+    if compression == _UNCOMPRESSED:  # their sizes are often wrong, and Pillow goes by the pixels
+        return
+    starts, sizes = (tags.get(strip, ()) or tags.get(tile, ()) for strip, tile in _TIFF_PLACES)
+    checked = 0
+    for start, size in sorted(zip(starts, sizes, strict=False)):
+        check_whole(data, "a strip", start + size)
+        if start < checked or not size:  # no byte twice, or a small file could take long
+            continue
+        checked, strip = start + size, memoryview(data)[start : start + size]
+        if compression in _DEFLATE and tags.get(266, 1) == 1:  # 2: bits in reverse order, rare
+            _check_zlib(strip)
+        elif compression == _JPEG and tags.get(277, 1) in JPEG_MODES:
+            whole = tags[347][:-2] + strip[2:] if 347 in tags else bytes(strip)
+            check_decode(whole, probe(whole))
+
+
+def _check_zlib(stream: memoryview) -> None:
+    """Inflate to the checksum; libtiff stops where it has the pixels."""
+    inflater = zlib.decompressobj()
+    for at in range(0, len(stream), 1 << 16):
+        inflater.decompress(stream[at : at + (1 << 16)])
+        if inflater.eof:
+            return
+    raise zlib.error("incomplete or truncated stream")
