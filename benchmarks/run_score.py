@@ -57,7 +57,12 @@ def _ours(folder: str, stages: tuple[ScoreStage, ...]) -> Callable[[], object]:
     storage = LocalStorage()
     root, shards = find_shards(folder, storage)
     tables = [index_shard(shard, IndexOptions(), storage, "").table for shard in shards]
-    steps = [Scorer(stage=stage, score=stage.load(), known=None) for stage in stages]
+    steps = [
+        Scorer(stage=each, score=each.load(), known=None)
+        for stage in stages
+        for each in (stage, stage.companion())
+        if each is not None
+    ]
     options = InspectOptions(
         decode=frozenset(image.FORMATS) if stages else frozenset(),
         first_frame=False,

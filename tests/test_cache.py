@@ -19,9 +19,11 @@ from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (
     ExactDeduplicationStage,
     FilterStage,
+    ImageQualityStage,
     ImageReaderStage,
     ImageWriterStage,
     Needs,
+    PerceptualHashStage,
     ScoreStage,
 )
 from pixsieve.testing import images
@@ -136,6 +138,27 @@ def test_another_threshold_decodes_nothing_and_gives_the_bytes_of_a_fresh_run(
     assert scored(seen) == []
     assert again.decoded == 0
     run(photos, tmp_path / "fresh", seen, threshold=0.4, workspace=tmp_path / "other")
+    assert tree(tmp_path / "again") == tree(tmp_path / "fresh")
+    assert tree(tmp_path / "again") != tree(tmp_path / "first")
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (ImageQualityStage(), ImageQualityStage(dark_threshold=0.9, blurry_threshold=0.9)),
+        (PerceptualHashStage(pdq=True), PerceptualHashStage()),
+    ],
+    ids=["thresholds of flags", "fewer hashes"],
+)
+def test_what_pixels_do_not_decide_decodes_nothing(photos, tmp_path, first, second):
+    def score(stage, output, workspace):
+        pipeline = Pipeline().add_stage(ImageReaderStage(str(photos))).add_stage(stage)
+        pipeline.add_stage(ImageWriterStage(output_dir=str(tmp_path / output)))
+        return pipeline.run(InlineExecutor(), RunOptions(workspace=str(tmp_path / workspace)))
+
+    score(first, "first", "ws")
+    assert score(second, "again", "ws").decoded == 0
+    assert score(second, "fresh", "other").decoded > 0
     assert tree(tmp_path / "again") == tree(tmp_path / "fresh")
     assert tree(tmp_path / "again") != tree(tmp_path / "first")
 

@@ -129,7 +129,7 @@ def test_a_threshold_selects_and_is_no_part_of_what_is_cached():
     assert stage.selection().where == "caption_similarity >= 0.25"
     free = dataclasses.replace(stage, score_threshold=None)
     assert free.selection() is None
-    assert fingerprint(stage.without_selection()) == fingerprint(free.without_selection())
+    assert fingerprint(stage.alone()) == fingerprint(free.alone())
 
 
 def test_the_tokenizer_is_part_of_the_digest(tmp_path):

@@ -77,7 +77,7 @@ def test_a_vector_without_direction_is_null_and_no_other_is(root, tmp_path):
 
 def test_where_a_model_lies_changes_no_fingerprint_and_what_it_is_does(root, tmp_path):
     def identity(stage: ImageEmbeddingStage) -> str:
-        return fingerprint(stage.without_selection().without_places(), stage.digests())
+        return fingerprint(stage.alone().without_places(), stage.digests())
 
     stage = ImageEmbeddingStage(model=NAME, model_dir=str(root))
     elsewhere = Path(shutil.copytree(root, tmp_path / "elsewhere"))

@@ -115,15 +115,19 @@ def test_sharpness_is_the_variance_of_the_laplacian():
     assert measure(gray(levels))["sharpness"] == pytest.approx(laplacian_variance(levels))
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "factor"),
-    [(256, 300, 1), (300, 257, 2), (513, 520, 2), (515, 520, 4), (400, 3000, 2)],
-)
-def test_larger_images_are_halved_until_the_shorter_side_has_256_pixels(height, width, factor):
-    small = photo(1, -(-width // factor), -(-height // factor))[..., 0]
-    large = small.repeat(factor, axis=0).repeat(factor, axis=1)[:height, :width]
-    whole = small[: height // factor]  # what is left over of the rows is not looked at
-    assert measure(gray(large))["sharpness"] == pytest.approx(laplacian_variance(whole))
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_sharpness_is_that_of_176_pixels(factor):
+    small = photo(1, 250, 176)[..., 0]
+    large = small.repeat(factor, axis=0).repeat(factor, axis=1)
+    assert measure(gray(large))["sharpness"] == pytest.approx(laplacian_variance(small), rel=1e-3)
+
+
+def test_sharpness_does_not_jump_where_the_decode_takes_another_scale():
+    found = [
+        measure(np.asarray(images.pixels(0, 1200, 900).resize((side * 4 // 3, side))))["sharpness"]
+        for side in (176, 177, 256, 257, 351, 353, 512, 513, 600, 1023, 1025)
+    ]
+    assert max(found) < 2 * min(found)
 
 
 def test_blur_lowers_sharpness_and_the_blurry_score():
@@ -323,7 +327,12 @@ def scores(pixels: list[np.ndarray], stage: ImageQualityStage = STAGE, mode: str
     )
     found = stage.load()(ImageBatch(rows, (b"",) * len(pixels), tuple(pixels)))
     assert found.schema.equals(stage.adds(), check_metadata=True)
-    return found.to_pylist()
+    companion = stage.companion()
+    flags = companion.load()(ImageBatch(found.select(companion.reads()), (), ()))
+    assert flags.schema.equals(companion.adds(), check_metadata=True)
+    return [
+        measures | set_ for measures, set_ in zip(found.to_pylist(), flags.to_pylist(), strict=True)
+    ]
 
 
 SHAPES = [(1, 1), (1, 2), (2, 1), (2, 2), (3, 3), (2, 30_000), (30_000, 2), (1, 70_000), (257, 5)]

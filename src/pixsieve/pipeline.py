@@ -21,7 +21,7 @@ from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
 from pixsieve.stage import Needs, ScoreStage, SelectStage, Stage, blaming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from pixsieve.engine.result import RunResult
     from pixsieve.engine.run import RunOptions
@@ -35,8 +35,8 @@ class Step:
     Attributes:
         label: Names the stage in reasons and reports; no other step of the plan has it.
         stage: What to do.
-        derived: It follows from the stage before it, as a threshold's filter does, and stands in no
-            recipe.
+        derived: It follows from the stage before it, as a threshold's filter or flags do, and
+            stands in no recipe.
     """
 
     label: str
@@ -258,7 +258,8 @@ def _node(step: str, stages: Sequence[Stage], note: str) -> list[str]:
             if getattr(stage, field.name) != _default(field)
         ]
         reads = f"; reads {', '.join(stage.reads())}" if stage.reads() else ""
-        adds = f"; adds {', '.join(stage.adds().names)}" if stage.adds().names else ""
+        names = [name for each in _with_companions([stage]) for name in each.adds().names]
+        adds = f"; adds {', '.join(names)}" if names else ""
         lines.append(f"· {type(stage).__name__}({', '.join(values)}){reads}{adds}")
     return lines
 
@@ -330,7 +331,7 @@ def _check_columns(stages: Sequence[Stage]) -> None:
     """
     reserved = {name.lower() for name in (*schema.RESERVED, *plan_schema(pa.schema([])).names)}
     added: list[pa.Schema] = []
-    for stage in stages:
+    for stage in _with_companions(stages):
         columns = sample_schema(added)
         for name in stage.reads():
             if name not in columns.names:
@@ -353,8 +354,15 @@ def _check_columns(stages: Sequence[Stage]) -> None:
         added.append(stage.adds())
 
 
+def _with_companions(stages: Sequence[Stage]) -> Iterator[Stage]:
+    for stage in stages:
+        yield stage
+        if isinstance(stage, ScoreStage) and (companion := stage.companion()) is not None:
+            yield companion
+
+
 def _steps(stages: Sequence[Stage]) -> list[Step]:
-    """Return the stages in their places, each followed by the selection that it implies."""
+    """Return the stages in their places, each followed by what it brings along."""
     found: list[tuple[str, ScoreStage | SelectStage, bool]] = []
     for stage in stages:
         name = type(stage).__name__
@@ -362,8 +370,8 @@ def _steps(stages: Sequence[Stage]) -> list[Step]:
             found.append((name, stage, False))
         elif isinstance(stage, ScoreStage):
             found.append((name, stage, False))
-            if (selection := stage.selection()) is not None:
-                found.append((name, selection, True))
+            follow = (stage.companion(), stage.selection())
+            found += [(name, derived, True) for derived in follow if derived is not None]
     times = Counter(name for name, _, derived in found if not derived)
     seen: Counter[str] = Counter()
     steps = []

@@ -160,14 +160,22 @@ class ScoreStage(Stage):
         """
         return ()
 
+    def companion(self) -> ScoreStage | None:
+        """Return a scorer that comes along, and whose scores are cached apart.
+
+        It has what may change while the stage's own scores stay, such as flags by thresholds.
+        """
+        return None
+
     def selection(self) -> SelectStage | None:
         """Return the selection that follows from the stage's own columns, such as a threshold's."""
         return None
 
-    def without_selection(self) -> Self:
-        """Return the stage without what only its selection needs: ``score_threshold``.
+    def alone(self) -> Self:
+        """Return the stage without what its companion or its selection alone needs.
 
-        Cached scores are kept under its fingerprint, so that another threshold scores nothing anew.
+        Here that is ``score_threshold``. Cached scores are kept under its fingerprint, so that
+        another threshold scores nothing anew.
         """
         fields = {field.name for field in dataclasses.fields(self)}  # type: ignore[arg-type]  # they are
         if "score_threshold" not in fields:

@@ -213,7 +213,7 @@ def _identities(plan: Plan) -> dict[tuple[str, bool], str]:
 def _identity(stage: Stage) -> str:
     """Return the fingerprint of what a stage does, whatever machine it runs on."""
     if isinstance(stage, ScoreStage):
-        scoring = stage.without_selection().without_places()
+        scoring = stage.alone().without_places()
         with blaming(stage, PlanError):
             return fingerprint(scoring, type(stage).version, stage.digests())
     return fingerprint(stage, type(stage).version)

@@ -138,7 +138,7 @@ class CaptionSimilarityStage(ScoreStage):
         """Name the model instead of its folder; its digest says which it is."""
         return dataclasses.replace(self, model=folder.portable_name(self.model), model_dir=None)
 
-    def without_selection(self) -> Self:
+    def alone(self) -> Self:
         """Leave out the threshold, and the size of batches, which changes no score."""
         return dataclasses.replace(self, score_threshold=None, model_inference_batch_size=32)
 

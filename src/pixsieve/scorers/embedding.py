@@ -107,7 +107,7 @@ class ImageEmbeddingStage(ScoreStage):
         """Name the model instead of its folder; its digest says which it is."""
         return dataclasses.replace(self, model=folder.portable_name(self.model), model_dir=None)
 
-    def without_selection(self) -> Self:
+    def alone(self) -> Self:
         """Leave out the size of batches, which changes no vector."""
         return dataclasses.replace(self, model_inference_batch_size=32)
 

@@ -16,6 +16,7 @@ from pixsieve.stage import Needs, ScoreStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -46,33 +47,56 @@ class PerceptualHashStage(ScoreStage):
 
     pdq: bool = False
 
-    @property
-    def needs(self) -> Needs:
-        return Needs(pixels=512)
+    needs = Needs(pixels=512)
 
     def adds(self) -> pa.Schema:
-        fields = [
-            _field("phash", pa.binary(8), "64-bit DCT hash, as imagehash.phash"),
-            _field("dhash", pa.binary(8), "64-bit difference hash, as imagehash.dhash"),
-        ]
-        if self.pdq:
-            fields.append(_field("pdq", pa.binary(32), "PDQ, Meta 2019"))
-            quality = {"scale": "0 to 100", "better": "higher", "source": "PDQ, Meta 2019"}
-            fields.append(pa.field("pdq_quality", pa.int32(), metadata=quality))
-        return pa.schema(fields)
+        return pa.schema(
+            [
+                _field("phash", pa.binary(8), "64-bit DCT hash, as imagehash.phash"),
+                _field("dhash", pa.binary(8), "64-bit difference hash, as imagehash.dhash"),
+            ]
+        )
+
+    def companion(self) -> ScoreStage | None:
+        return PdqStage() if self.pdq else None
+
+    def alone(self) -> Self:
+        return type(self)()
 
     def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
         schema = self.adds()
 
         def score(batch: ImageBatch) -> pa.RecordBatch:
             images = [reduced(pixels) for pixels in batch.pixels]
-            columns: list[list[bytes] | list[int]] = [
-                [phash(image) for image in images],
-                [dhash(image) for image in images],
+            hashes = [[phash(image) for image in images], [dhash(image) for image in images]]
+            arrays = [pa.array(found, pa.binary(8)) for found in hashes]
+            return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+        return score
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PdqStage(ScoreStage):
+    """Adds ``pdq`` and ``pdq_quality``, for :class:`PerceptualHashStage`."""
+
+    needs = Needs(pixels=512)
+
+    def adds(self) -> pa.Schema:
+        source = "PDQ, Meta 2019"
+        quality = {"scale": "0 to 100", "unit": "", "better": "higher", "source": source}
+        return pa.schema(
+            [
+                _field("pdq", pa.binary(32), source),
+                pa.field("pdq_quality", pa.int32(), metadata=quality),
             ]
-            if self.pdq:
-                found = [pdq(_luma(pixels)) for pixels in batch.pixels]
-                columns += [[bits for bits, _ in found], [quality for _, quality in found]]
+        )
+
+    def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
+        schema = self.adds()
+
+        def score(batch: ImageBatch) -> pa.RecordBatch:
+            found = [pdq(_luma(pixels)) for pixels in batch.pixels]
+            columns = [[bits for bits, _ in found], [quality for _, quality in found]]
             arrays = [
                 pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)
             ]

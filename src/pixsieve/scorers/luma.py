@@ -14,21 +14,30 @@ if TYPE_CHECKING:
     Pixels = NDArray[np.uint8]
 
 SIDE: Final = 256
-"""Luma is halved until its shorter side has at most so many pixels."""
+"""Small luma has at most so many pixels in its shorter side, fine luma twice as many."""
 
 
-_MADE: Final[dict[int, tuple[weakref.ref[Pixels], Pixels]]] = {}
+_MADE: Final[dict[int, tuple[weakref.ref[Pixels], tuple[Pixels, Pixels]]]] = {}
 
 
 def small_luma(pixels: Pixels) -> Pixels:
     """Return luma (ITU-R BT.601) of ``(H, W, 3)`` RGB, halved until it is small.
 
-    Halving takes means of two by two pixels. An odd last row is left out, an odd last column is
-    kept. The shorter side then has 128 to 256 pixels, or as many as the image if that has fewer.
+    Halving takes means of two by two pixels. The shorter side then has 128 to 256 pixels, or as
+    many as the image if that has fewer.
 
     It is made once for as long as the array of pixels lives, since several scorers of a pass look
     at it. Nobody may change either.
     """
+    return _luma(pixels)[1]
+
+
+def fine_luma(pixels: Pixels) -> Pixels:
+    """Return the same, halved once less: 256 to 512 pixels, or as many as the image has."""
+    return _luma(pixels)[0]
+
+
+def _luma(pixels: Pixels) -> tuple[Pixels, Pixels]:
     key = id(pixels)
     if (known := _MADE.get(key)) is not None:
         return known[1]
@@ -38,12 +47,14 @@ def small_luma(pixels: Pixels) -> Pixels:
     return luma
 
 
-def _made(pixels: Pixels) -> Pixels:
+def _made(pixels: Pixels) -> tuple[Pixels, Pixels]:
     factor = 1
-    while min(pixels.shape[0] * factor, pixels.shape[1]) > factor * SIDE:
+    while min(pixels.shape[0] * factor, pixels.shape[1]) > factor * 2 * SIDE:
         pixels = _halved(pixels)  # rows first, whole rows at once: that leaves less to convert
         factor *= 2
-    return np.asarray(Image.fromarray(pixels).convert("L").reduce((factor, 1)))
+    fine = Image.fromarray(pixels).convert("L").reduce((factor, 1))
+    small = fine.reduce(2) if min(fine.size) > SIDE else fine
+    return np.asarray(fine), np.asarray(small)
 
 
 def _halved(pixels: Pixels) -> Pixels:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from PIL import Image, ImageFilter
 
 from pixsieve.errors import PlanError
@@ -22,6 +23,7 @@ from pixsieve.stage import Needs, ScoreStage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Self
 
     from numpy.typing import NDArray
 
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 SAMPLE_SIDE: Final = 96
 """Pixels that the grid has in each direction: up to twice as many, or as the image has."""
+SHARPNESS_SIDE: Final = 176
+"""Shorter side, in pixels, at which sharpness is measured."""
 BLUR_SIDE: Final = 64
 """Longer side, in pixels, at which CleanVision looks for blur."""
 OVEREXPOSED: Final = 250
@@ -69,7 +73,7 @@ _COLUMNS: Final = {  # the type, and the values of the metadata's scale, unit, b
     ),
     "sharpness": (
         "float", "0 and up", "squared levels of 255", "higher",
-        f"variance of the Laplacian of BT.601 luma of {luma.SIDE // 2} to {luma.SIDE} pixels",
+        f"variance of the Laplacian of BT.601 luma whose shorter side has {SHARPNESS_SIDE} pixels",
     ),
     "border": (
         "float", "0 to 1", "share of the area", "lower",
@@ -96,19 +100,11 @@ _COLUMNS: Final = {  # the type, and the values of the metadata's scale, unit, b
     "odd_aspect_ratio_score": (
         "float", "0 to 1", "shorter / longer side", "higher", _CLEANVISION,
     ),
-    "is_dark": ("bool", "false or true", "", "lower", "dark_score below its threshold"),
-    "is_light": ("bool", "false or true", "", "lower", "light_score below its threshold"),
-    "is_low_information": (
-        "bool", "false or true", "", "lower", "low_information_score below its threshold",
-    ),
-    "is_blurry": ("bool", "false or true", "", "lower", "blurry_score below its threshold"),
-    "is_odd_aspect_ratio": (
-        "bool", "false or true", "", "lower", "odd_aspect_ratio_score below its threshold",
-    ),
     "is_grayscale": (
         "bool", "false or true", "", "neither", "stored as grey, whatever the pixels show",
     ),
 }  # fmt: skip
+_FLAGS = ("dark", "light", "low_information", "blurry", "odd_aspect_ratio")
 _TYPES = {"float": pa.float32(), "bool": pa.bool_(), "int": pa.int32()}
 
 
@@ -125,9 +121,9 @@ class ImageQualityStage(ScoreStage):
         overexposed, underexposed: shares of pixels with luma from 250 and up to 5.
         is_gray: whether the pixels show no colour, however they are stored.
         sharpness: variance of ``left + right + above + below - 4 * centre`` of luma, in levels,
-            over all pixels that have four neighbours (Pech-Pacheco et al. 2000). The image is
-            halved (means of blocks) until its shorter side has at most 256 pixels, so mostly 128 to
-            256; it is never enlarged. Null if no pixel has four neighbours.
+            over all pixels that have four neighbours (Pech-Pacheco et al. 2000), once the image is
+            shrunk (means of areas) to a shorter side of 176 pixels; it is never enlarged. Null if
+            no pixel has four neighbours.
         border: share of the area in rows at the top and bottom, then columns at the left and right,
             whose pixels all are of the colour of the edge's first pixel. 1 for one single colour.
         jpeg_quality: the setting of the last encoder, from the file's quantisation tables; null for
@@ -148,8 +144,8 @@ class ImageQualityStage(ScoreStage):
         CleanVision's odd size needs the whole dataset: see ``OddSizeStage``.
 
     Args:
-        dark_threshold: All defaults are those of CleanVision. To try others, filter by the scores
-            (``FilterStage("dark_score >= 0.2")``): other thresholds here measure all images anew.
+        dark_threshold: All defaults are those of CleanVision. Other thresholds set other flags, and
+            measure nothing anew.
         light_threshold: Of ``light_score``.
         low_information_threshold: Of ``low_information_score``.
         blurry_threshold: Of ``blurry_score``.
@@ -162,7 +158,7 @@ class ImageQualityStage(ScoreStage):
     blurry_threshold: float = 0.29
     odd_aspect_ratio_threshold: float = 0.35
 
-    needs = Needs(encoded=True, pixels=luma.SIDE)
+    needs = Needs(encoded=True, pixels=2 * luma.SIDE)
 
     def reads(self) -> tuple[str, ...]:
         return ("width", "height", "mode")
@@ -189,21 +185,21 @@ class ImageQualityStage(ScoreStage):
                 raise PlanError(msg)
 
     def _thresholds(self) -> dict[str, float]:
-        return {
-            "dark": self.dark_threshold,
-            "light": self.light_threshold,
-            "low_information": self.low_information_threshold,
-            "blurry": self.blurry_threshold,
-            "odd_aspect_ratio": self.odd_aspect_ratio_threshold,
-        }
+        return {name: getattr(self, f"{name}_threshold") for name in _FLAGS}
+
+    def companion(self) -> ScoreStage:
+        return QualityFlagsStage(**self._thresholds())
+
+    def alone(self) -> Self:
+        return type(self)()
 
     def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
-        schema, thresholds = self.adds(), self._thresholds()
+        schema = self.adds()
 
         def score(batch: ImageBatch) -> pa.RecordBatch:
             columns = (batch.rows[name].to_pylist() for name in self.reads())
             rows = [
-                _flagged(measure(pixels, encoded, width, height, mode), thresholds)
+                measure(pixels, encoded, width, height, mode)
                 for pixels, encoded, width, height, mode in zip(
                     batch.pixels, batch.encoded, *columns, strict=True
                 )
@@ -217,15 +213,54 @@ class ImageQualityStage(ScoreStage):
         return score
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityFlagsStage(ScoreStage):
+    """Adds the flags of :class:`ImageQualityStage`, from its scores: ``is_dark`` and the others.
+
+    Args:
+        dark: Images with a ``dark_score`` below it are flagged; likewise the others.
+    """
+
+    dark: float
+    light: float
+    low_information: float
+    blurry: float
+    odd_aspect_ratio: float
+
+    def reads(self) -> tuple[str, ...]:
+        return tuple(f"{name}_score" for name in _FLAGS)
+
+    def adds(self) -> pa.Schema:
+        return pa.schema(
+            [
+                pa.field(
+                    f"is_{name}",
+                    pa.bool_(),
+                    metadata={
+                        "scale": "false or true",
+                        "unit": "",
+                        "better": "lower",
+                        "source": f"{name}_score below {getattr(self, name):g}",
+                    },
+                )
+                for name in _FLAGS
+            ]
+        )
+
+    def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
+        schema = self.adds()
+
+        def score(batch: ImageBatch) -> pa.RecordBatch:
+            arrays = [
+                pc.less(batch.rows[f"{name}_score"], pa.scalar(getattr(self, name), pa.float32()))
+                for name in _FLAGS
+            ]
+            return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+        return score
+
+
 Measures = dict[str, float | int | bool | None]
-
-
-def _flagged(measures: Measures, thresholds: dict[str, float]) -> Measures:
-    flags: Measures = {}
-    for name, threshold in thresholds.items():
-        score = measures[f"{name}_score"]
-        flags[f"is_{name}"] = score is not None and score < threshold
-    return measures | flags
 
 
 def measure(pixels: Pixels, encoded: bytes, width: int, height: int, mode: str) -> Measures:
@@ -240,9 +275,10 @@ def measure(pixels: Pixels, encoded: bytes, width: int, height: int, mode: str) 
     """
     stored_gray = mode in _STORED_GRAY
     small = luma.small_luma(pixels)
+    large = small if min(small.shape) >= SHARPNESS_SIDE else luma.fine_luma(pixels)
     return {
         **_distribution(_sample(pixels), stored_gray=stored_gray),
-        "sharpness": _sharpness(small),
+        "sharpness": _sharpness(_shrunk(large, SHARPNESS_SIDE)),
         "border": _border(pixels),
         "jpeg_quality": jpeg_tables.quality(encoded),
         "aspect_ratio": width / height,
@@ -336,6 +372,15 @@ def _percentile(squared: NDArray[np.int32], percent: int) -> float:
         high = int(parted[at + 1 :].min())
     low_root, high_root = (math.sqrt(value / 1000) / 255 for value in (low, high))
     return low_root + (high_root - low_root) * rest / 100
+
+
+def _shrunk(gray: Pixels, side: int) -> Pixels:
+    height, width = gray.shape
+    share = side / min(height, width)
+    if share >= 1:
+        return gray
+    size = (round(width * share), round(height * share))
+    return np.asarray(Image.fromarray(gray).resize(size, Image.Resampling.BOX))
 
 
 def _sharpness(gray: Pixels) -> float | None:

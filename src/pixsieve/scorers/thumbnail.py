@@ -39,7 +39,12 @@ class ThumbnailStage(ScoreStage):
         return Needs(pixels=2 * self.size, gray=True)
 
     def adds(self) -> pa.Schema:
-        metadata = {"scale": "0 to 255", "unit": f"{self.size} x {self.size} pixels, row by row"}
+        metadata = {
+            "scale": "0 to 255",
+            "unit": f"{self.size} x {self.size} pixels, row by row",
+            "better": "neither",
+            "source": "BT.601 luma",
+        }
         return pa.schema(
             [pa.field("thumbnail", pa.binary(self.size * self.size), metadata=metadata)]
         )
