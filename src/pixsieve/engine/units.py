@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pixsieve.errors import RunError
 from pixsieve.scorers.guard import Guard, NoGuard
 
 if TYPE_CHECKING:
@@ -123,7 +124,14 @@ def perform(unit: Unit, context: Context) -> Done:
     """Run a unit in this process."""
     context.seconds = {}
     wall, cpu = time.perf_counter(), time.process_time()
-    value = unit.work(context)
+    try:
+        value = unit.work(context)
+    except MemoryError as error:  # outside of any one sample, whose reason it would be
+        msg = (
+            f"{unit.name}: it needs more memory than its process may have; worker processes have "
+            "a limit of their own, InlineExecutor() (--executor inline) has none"
+        )
+        raise RunError(msg) from error
     return Done(
         unit, value, time.perf_counter() - wall, time.process_time() - cpu, dict(context.seconds)
     )

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from pixsieve.engine.units import Context, Done, Failed, Lost, Unit
-from pixsieve.errors import PixsieveError, SourceChangedError, StorageError
+from pixsieve.errors import PixsieveError, RunError, SourceChangedError, StorageError
 from pixsieve.schema import Problem
 
 if TYPE_CHECKING:
@@ -243,6 +243,16 @@ class ExecutorTests:
         assert "1 and 2" in str(found.error)
         assert "raise_awkward" in found.trace
         assert isinstance(after, Done)
+
+    def test_memory_that_is_short_for_no_sample_is_told_with_the_unit(
+        self, executor: Executor
+    ) -> None:
+        unit = Unit(name="plan", work=functools.partial(raise_error, MemoryError()))
+        with executor.open() as session:
+            (found,) = outcomes(session, [unit])
+        assert isinstance(found, Failed)
+        assert isinstance(found.error, RunError)
+        assert "plan: it needs more memory" in str(found.error)
 
     def test_what_a_process_keeps_for_later_units_is_there(self, executor: Executor) -> None:
         units = [Unit(name=f"{n}", work=count_calls) for n in range(60)]
