@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -11,9 +12,17 @@ import pytest
 
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.engine.local import LocalExecutor
-from pixsieve.engine.units import Done, Unit
+from pixsieve.engine.units import Done, Lost, Unit
 from pixsieve.errors import UsageError
-from pixsieve.testing.executor_suite import ExecutorTests, WorkerTests, outcomes, process_id
+from pixsieve.testing.executor_suite import (
+    WAIT_SECONDS,
+    ExecutorTests,
+    WorkerTests,
+    outcomes,
+    process_id,
+    spin,
+    touched,
+)
 from pixsieve.testing.faults import processes, wait_until
 
 if TYPE_CHECKING:
@@ -53,6 +62,22 @@ def test_units_run_in_as_many_processes_as_asked_for(workers: int):
     pids = {outcome.value for outcome in found if isinstance(outcome, Done)}
     assert len(pids) == workers
     assert os.getpid() not in pids
+
+
+@pytest.mark.parametrize("row", [None, 3])
+def test_a_scorer_has_more_time_and_as_much_for_one_sample_as_for_many(row: int | None):
+    units = [
+        Unit(
+            name=f"{seconds}",
+            work=functools.partial(touched, row, 0, functools.partial(spin, seconds)),
+        )
+        for seconds in (0.3, WAIT_SECONDS)
+    ]
+    with LocalExecutor(workers=1, sample_cpu_seconds=0.05).open() as session:
+        done, late = outcomes(session, units)
+    assert isinstance(done, Done)
+    assert isinstance(late, Lost)
+    assert (late.row, late.timed_out) == (row, True)
 
 
 SCRIPT = """

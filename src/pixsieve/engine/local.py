@@ -1,9 +1,9 @@
 """Runs units in worker processes of this machine.
 
 Python's own pools give up, or wait for ever, when a worker dies, and do not tell which sample it
-was reading. Here each worker has a pipe and a shared number, the row that it is reading; a worker
-that ends is noticed at once, replaced, and reported with that row. Workers come from a fork server
-that has the libraries loaded already; none of them outlives its parent.
+was reading. Here each worker has a pipe and a shared place, the row that it is at and what it does
+to it; a worker that ends is noticed at once, replaced, and reported with that row. Workers come
+from a fork server that has the libraries loaded already; none of them outlives its parent.
 """
 
 from __future__ import annotations
@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING, Any, Self
 from pixsieve.engine.units import Context, Done, Failed, Lost, Outcome, Unit, perform
 from pixsieve.errors import RunError, UsageError, WorkerLostError
 from pixsieve.processes import without_main
+from pixsieve.scorers.guard import READ
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from collections.abc import Set as AbstractSet
     from multiprocessing.connection import Connection
     from multiprocessing.context import ForkServerProcess
     from types import TracebackType
@@ -38,6 +40,9 @@ if TYPE_CHECKING:
 
 SAMPLE_CPU_SECONDS = 60.0
 """A sample that takes a worker longer to read and decode, in CPU time, is failed."""
+SCORING = 16
+"""A call of a scorer may take so many times as long, be it for many samples or for one: so it
+depends on a sample, not on its company, whether it is given up."""
 WORKER_DATA_BYTES = 4 * 1024**3
 """Memory that a worker may allocate; a decoder that asks for more fails its sample."""
 _PR_SET_PDEATHSIG = 1
@@ -54,7 +59,8 @@ class LocalExecutor:
 
     Args:
         workers: How many; ``None`` for one per processor that this process may use.
-        sample_cpu_seconds: CPU time after which reading one sample is given up.
+        sample_cpu_seconds: CPU time after which reading one sample is given up; a scorer has
+            :data:`SCORING` times as much for each call.
     """
 
     workers: int | None = None
@@ -79,7 +85,7 @@ class LocalExecutor:
 class _Worker:
     process: ForkServerProcess
     pipe: Connection
-    row: Any  # a shared ctypes.c_int64
+    place: Any  # shared numbers: the row that it is at, and what it does to it
     unit: Unit | None = None
 
 
@@ -94,6 +100,7 @@ class LocalSession:
         self._waiting: deque[tuple[Unit, Mapping[int, Problem]]] = deque()
         self._wanted = workers
         self._workers: list[_Worker] = []
+        self._lost: dict[str, dict[int, set[int]]] = {}  # of units that lost a worker: where
 
     def submit(self, unit: Unit, avoid: Mapping[int, Problem]) -> None:
         self._waiting.append((unit, avoid))
@@ -111,7 +118,9 @@ class LocalSession:
             try:
                 outcomes.append(_outcome(unit, worker.pipe.recv()))
             except (EOFError, ConnectionError):
-                outcomes.append(self._bury(worker, unit))
+                outcomes.append(self._lose(worker, unit))
+            if isinstance(outcomes[-1], Done):
+                self._lost.pop(unit.name, None)
         self._assign()
         return outcomes
 
@@ -136,12 +145,12 @@ class LocalSession:
                     return
                 worker = self._start()
             unit, avoid = self._waiting.popleft()
-            worker.row.value = _NO_ROW
+            worker.place[0] = _NO_ROW
             worker.unit = unit
             try:
-                worker.pipe.send((unit, dict(avoid)))
+                worker.pipe.send((unit, dict(avoid), self._lost.get(unit.name)))
             except ConnectionError:  # it died while idle; the unit is as good as new
-                self._bury(worker, unit)
+                self._bury(worker)
                 self._waiting.appendleft((unit, avoid))
 
     def _start(self) -> _Worker:
@@ -155,10 +164,10 @@ class LocalSession:
 
     def _start_once(self) -> _Worker:
         ours, theirs = self._context.Pipe()
-        row = self._context.RawValue(ctypes.c_int64, _NO_ROW)
+        place = self._context.RawArray(ctypes.c_int64, (_NO_ROW, READ))
         process = self._context.Process(
             target=_work,
-            args=(theirs, row, self._seconds, {**os.environ, **_ONE_THREAD}),
+            args=(theirs, place, self._seconds, {**os.environ, **_ONE_THREAD}),
             daemon=True,
         )
         with theirs, _one_thread_each(), without_main():
@@ -167,36 +176,48 @@ class LocalSession:
             except BaseException:
                 ours.close()
                 raise
-        worker = _Worker(process, ours, row)
+        worker = _Worker(process, ours, place)
         self._workers.append(worker)
         return worker
 
-    def _bury(self, worker: _Worker, unit: Unit) -> Lost:
+    def _lose(self, worker: _Worker, unit: Unit) -> Lost:
+        code = self._bury(worker)
+        row, deed = worker.place
+        lost = self._lost.setdefault(unit.name, {})
+        if row != _NO_ROW:
+            lost.setdefault(row, set()).add(deed)
+        timed_out = code == -signal.SIGPROF
+        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return Lost(unit, None if row == _NO_ROW else row, cause, timed_out)
+
+    def _bury(self, worker: _Worker) -> int:
+        """Forget a worker that has ended; return its exit code."""
         self._workers.remove(worker)
         worker.pipe.close()
         worker.process.join()
         code = worker.process.exitcode or 0
         worker.process.close()
-        row = int(worker.row.value)
-        timed_out = code == -signal.SIGPROF
-        cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return Lost(unit, None if row == _NO_ROW else row, cause, timed_out)
+        return code
 
 
 class _ProcessGuard:
     """Tells the parent the row, and has the kernel end a process that takes too long."""
 
-    def __init__(self, row: Any, seconds: float) -> None:
+    def __init__(self, place: Any, seconds: float) -> None:
         self.avoid: Mapping[int, Problem] = {}
-        self._row = row
+        self.lost: Mapping[int, AbstractSet[int]] | None = None
+        self._place = place
         self._seconds = seconds
+        self._limit = seconds
 
-    def watch(self, row: int) -> Self:
-        self._row.value = row
+    def watch(self, row: int | None, deed: int = READ) -> Self:
+        self._limit = self._seconds if deed < 0 else self._seconds * SCORING
+        self._place[1] = deed
+        self._place[0] = _NO_ROW if row is None else row
         return self
 
     def __enter__(self) -> None:
-        signal.setitimer(signal.ITIMER_PROF, self._seconds)
+        signal.setitimer(signal.ITIMER_PROF, self._limit)
 
     def __exit__(
         self,
@@ -205,10 +226,10 @@ class _ProcessGuard:
         trace: TracebackType | None,
     ) -> None:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        self._row.value = _NO_ROW
+        self._place[0] = _NO_ROW
 
 
-def _work(pipe: Connection, row: Any, seconds: float, environment: Mapping[str, str]) -> None:
+def _work(pipe: Connection, place: Any, seconds: float, environment: Mapping[str, str]) -> None:
     """Run units until the pipe closes."""
     _end_with_parent()
     os.environ.clear()  # the fork server has the environment of the time when it was started
@@ -221,7 +242,7 @@ def _work(pipe: Connection, row: Any, seconds: float, environment: Mapping[str, 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     gc.freeze()  # units make many small objects and no cycles; looking for cycles cost a tenth
     gc.set_threshold(_GC_THRESHOLD)
-    guard = _ProcessGuard(row, seconds)
+    guard = _ProcessGuard(place, seconds)
     context = Context(guard=guard)
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
@@ -232,7 +253,7 @@ def _work(pipe: Connection, row: Any, seconds: float, environment: Mapping[str, 
 def _answer(message: bytes, context: Context, guard: _ProcessGuard) -> bytes:
     """Run a unit; return what became of it, pickled."""
     try:
-        unit, guard.avoid = pickle.loads(message)  # noqa: S301
+        unit, guard.avoid, guard.lost = pickle.loads(message)  # noqa: S301
         done = perform(unit, context)
         return pickle.dumps(("done", (done.value, done.wall, done.cpu, dict(done.seconds))))
     except Exception as error:  # noqa: BLE001  # every error goes home as an outcome; the engine judges it

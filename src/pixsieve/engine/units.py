@@ -82,7 +82,7 @@ class Failed:
 class Lost:
     """The unit's process ended.
 
-    ``row`` is the sample that it was reading, if it was reading one.
+    ``row`` is the sample that it was reading or scoring, if it was at one.
     """
 
     unit: Unit
@@ -104,7 +104,10 @@ class Session(Protocol):
     """Whether units run in the caller's own process, so that their CPU time is part of its own."""
 
     def submit(self, unit: Unit, avoid: Mapping[int, Problem]) -> None:
-        """Take a unit; ``avoid`` are rows that it must not read."""
+        """Take a unit; ``avoid`` are rows that it must not touch.
+
+        A unit that was lost before is told so: its guard's ``lost`` is not ``None``.
+        """
         ...
 
     def wait(self, seconds: float) -> list[Outcome]:

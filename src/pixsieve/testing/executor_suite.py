@@ -26,6 +26,7 @@ import pytest
 from pixsieve.engine.units import Context, Done, Failed, Lost, Unit
 from pixsieve.errors import PixsieveError, RunError, SourceChangedError, StorageError
 from pixsieve.schema import Problem
+from pixsieve.scorers.guard import CHECK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +100,19 @@ def watched(row: int, deed: Callable[[], object], context: Context) -> str:
     with context.guard.watch(row):
         deed()
     return "still there"
+
+
+def touched(row: int | None, how: int, deed: Callable[[], object], context: Context) -> str:
+    """Do something while a row, or many at once, are touched in some way."""
+    with context.guard.watch(row, how):
+        deed()
+    return "still there"
+
+
+def lost(context: Context) -> dict[int, list[int]] | None:
+    """Return what the unit is told of the workers that it lost."""
+    told = context.guard.lost
+    return None if told is None else {row: sorted(deeds) for row, deeds in told.items()}
 
 
 def not_watched(row: int, deed: Callable[[], object], context: Context) -> str:
@@ -323,6 +337,26 @@ class WorkerTests(ExecutorTests):
             )
         assert isinstance(found, Lost)
         assert found.row is None
+
+    def test_a_unit_is_told_of_its_own_losses_until_it_is_done(self, executor: Executor) -> None:
+        """So it hands samples to scorers one by one, and knows what not to do with a sample."""
+        kill = functools.partial(end_process, "SIGKILL")
+
+        def attempt(session: Session, work: Callable[[Context], object]) -> Outcome:
+            (outcome,) = outcomes(session, [Unit(name="a", work=work)])
+            return outcome
+
+        with executor.open() as session:
+            many = attempt(session, functools.partial(touched, None, 0, kill))
+            assert isinstance(many, Lost)
+            assert many.row is None
+            (other,) = outcomes(session, [Unit(name="b", work=lost)])
+            assert isinstance(other, Done)
+            assert other.value is None
+            for how in (0, CHECK):
+                attempt(session, functools.partial(touched, 41, how, kill))
+            told = [attempt(session, lost) for _ in range(2)]
+        assert [each.value for each in told if isinstance(each, Done)] == [{41: [CHECK, 0]}, None]
 
     def test_row_of_an_earlier_unit_is_not_blamed(self, executor: Executor) -> None:
         """A unit that failed while reading a row left the row behind."""
