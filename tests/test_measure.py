@@ -18,9 +18,10 @@ from pixsieve.engine.run import RunOptions
 from pixsieve.errors import PlanError, RunError
 from pixsieve.pipeline import Pipeline
 from pixsieve.schema import Problem
-from pixsieve.scorers.guard import NoGuard
+from pixsieve.scorers.guard import CHECK, NoGuard
 from pixsieve.scorers.inspection import InspectOptions
-from pixsieve.scorers.measure import CHUNK_ROWS, Measured, Scorer, measure_part
+from pixsieve.scorers.measure import CHUNK_ROWS, PROBLEM, Measured, Scorer, measure_part
+from pixsieve.scorers.reading import SampleBuffer
 from pixsieve.sources import SourceFiles, find_shards, index_shard
 from pixsieve.sources.base import IndexOptions
 from pixsieve.stages import FilterStage, ImageReaderStage, ImageWriterStage, Needs, ScoreStage
@@ -29,10 +30,11 @@ from pixsieve.testing import images
 from pixsieve.testing.corpus import write_files, write_tars
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pixsieve.engine.result import RunResult
+    from pixsieve.scorers.reading import Place
     from pixsieve.stage import ImageBatch
 
 
@@ -95,7 +97,7 @@ def measure(
     files: Mapping[str, bytes],
     *steps: ScoreStage | FilterStage,
     decode: frozenset[str] = frozenset(image.FORMATS),
-    avoid: Mapping[int, Problem] | None = None,
+    guard: NoGuard | None = None,
     limits: image.ImageLimits = image.DEFAULT_LIMITS,
     inspection: pa.Table | None = None,
     tars: bool = False,
@@ -114,7 +116,7 @@ def measure(
         for step in steps
     ]
     with SourceFiles(root, LocalStorage(), str(folder / "spool")) as opened:
-        return measure_part(index, inspection, scorers, options, opened, NoGuard(avoid))
+        return measure_part(index, inspection, scorers, options, opened, guard or NoGuard())
 
 
 def run(
@@ -256,11 +258,48 @@ def test_a_scorer_of_pixels_has_all_images_checked_even_if_headers_were_enough(t
 
 def test_what_ended_a_worker_is_not_touched_again(tmp_path: Path):
     files = {f"{n}.jpg": images.photo(n) for n in range(3)}
-    avoid = {1: Problem.DECODER_CRASH}
-    found = measure(tmp_path, files, Spy(wants=Needs(pixels=32)), avoid=avoid)
+    guard = NoGuard({1: Problem.DECODER_CRASH})
+    found = measure(tmp_path, files, Spy(wants=Needs(pixels=32)), guard=guard)
     assert found.inspection["problem"].to_pylist() == [None, Problem.DECODER_CRASH, None]
     assert "ended a worker" in found.inspection["problem_detail"][1].as_py()
     assert found.inspection["sha256"][1].as_py() is None
+    assert found.scores[0]["spied"].to_pylist() == [0, None, 1]
+
+
+def test_what_ended_a_worker_when_it_was_decoded_is_still_inspected(tmp_path: Path):
+    files = {f"{n}.jpg": images.photo(n) for n in range(3)}
+    guard = NoGuard({1: Problem.DECODE_TIMEOUT}, {1: {CHECK}})
+    found = measure(tmp_path, files, guard=guard)
+    assert found.inspection["problem"].to_pylist() == [None, Problem.DECODE_TIMEOUT, None]
+    assert found.inspection["problem_detail"][1].as_py().startswith("decoding this image")
+    assert found.inspection["sha256"].null_count == 0
+
+
+def test_a_unit_that_lost_a_worker_scores_images_one_by_one(tmp_path: Path):
+    files = {f"{n}.jpg": images.photo(n) for n in range(3)}
+    guard = NoGuard({1: Problem.DECODER_CRASH}, {1: {1}})  # the second scorer did it
+    found = measure(tmp_path, files, Spy(column="a"), Spy(column="b"), Spy(column="c"), guard=guard)
+    assert [batch.rows.num_rows for batch in SEEN] == [1] * (3 + 2 + 2)
+    assert found.inspection["problem"].null_count == 3
+    assert [table[PROBLEM][1].as_py() for table in found.scores] == [
+        None, Problem.DECODER_CRASH, None,
+    ]  # fmt: skip
+
+
+def test_memory_that_is_short_while_an_image_is_read_is_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    files = {f"{n}.jpg": images.photo(n) for n in range(3)}
+    read = SampleBuffer.read
+
+    def short(self: SampleBuffer, members: Sequence[Place]) -> list[memoryview]:
+        if members[0][0] == "1.jpg":
+            raise MemoryError
+        return read(self, members)
+
+    monkeypatch.setattr(SampleBuffer, "read", short)
+    found = measure(tmp_path, files, Spy(wants=Needs(pixels=32)))
+    assert found.inspection["problem"].to_pylist() == [None, Problem.OUT_OF_MEMORY, None]
     assert found.scores[0]["spied"].to_pylist() == [0, None, 1]
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import itertools
+import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -40,7 +41,7 @@ from pixsieve.export.plan import shard_stem
 from pixsieve.export.shard import FileRecord
 from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Problem, Status
-from pixsieve.select.base import Part, failed_rows, sample_schema
+from pixsieve.select.base import Part, sample_schema
 from pixsieve.sources import find_shards
 from pixsieve.stage import ScoreStage, blaming
 from pixsieve.storage import LocalStorage, tables
@@ -152,7 +153,6 @@ class _Job:
     identities: Mapping[tuple[str, bool], str]
     timings: list[StepTiming] = field(default_factory=list)
     decoded: int = 0
-    problems: Counter[str] = field(default_factory=Counter)
     unread: int = 0
 
     @property
@@ -229,11 +229,10 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     parts: tuple[Part, ...] = ()
     scorers: list[Stage] = []
     for each in job.plan.passes:
-        parts = _measure(job, indexed, each, parts, selected)
-        if selected is None:
-            _check_budget(job, indexed, parts)
+        parts, failing = _measure(job, indexed, each, parts, selected)
         scorers.extend(each.scorers)
-        selected = _select(job, parts, each, scorers, selected)
+        selected = _select(job, parts, each, scorers, selected, failing)
+        _check_budget(job, parts, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
     selected = dataclasses.replace(selected, reasons=_in_order(job.plan, selected.reasons))
     added = [stage.adds() for stage in (job.plan.reader, *job.plan.scorers)]
@@ -359,8 +358,11 @@ def _measure(
     each: Pass,
     before: Sequence[Part],
     earlier: work.Selected | None,
-) -> tuple[Part, ...]:
-    """Compute what is missing of a pass's column families; return the parts with all of them."""
+) -> tuple[tuple[Part, ...], list[tuple[int, int]]]:
+    """Compute what is missing of a pass's column families.
+
+    Return the parts with all of them, and what :func:`_failing` says of them.
+    """
     keys = list(_part_keys(job, indexed, each, earlier))
     families: dict[str, work.Family] = {}
     running: dict[str, int] = {}
@@ -391,10 +393,8 @@ def _measure(
             job.progress.advance(part.stop - part.start)
         step.facts = {"samples": total, "decoded": job.decoded}
     if not before:
-        for part in keys:
-            job.problems.update(families[part.inspection].problems)
-            job.unread += families[part.inspection].unread
-    return tuple(
+        job.unread = sum(families[part.inspection].unread for part in keys)
+    parts = tuple(
         Part(
             source=part.source.source,
             index=job.ledger.resolve(part.source.table.path),
@@ -408,6 +408,25 @@ def _measure(
         )
         for number, part in enumerate(keys)
     )
+    return parts, list(_failing(each, keys, families))
+
+
+def _failing(
+    each: Pass, keys: Sequence[_PartKeys], families: Mapping[str, work.Family]
+) -> Iterator[tuple[int, int]]:
+    """Yield the scorers that could not score some rows.
+
+    Each as the number of selection stages before it, and the place of its family from the end.
+    """
+    stages = 0
+    family = -len(each.scorers)
+    for step in each.steps:
+        if not isinstance(step.stage, ScoreStage):
+            stages += 1
+            continue
+        if any(families[part.scores[family]].problems for part in keys):
+            yield stages, family
+        family += 1
 
 
 def _part_keys(
@@ -491,20 +510,21 @@ def _measuring(
     )
 
 
-def _check_budget(job: _Job, indexed: Sequence[work.Indexed], parts: Sequence[Part]) -> None:
+def _check_budget(job: _Job, parts: Sequence[Part], selected: work.Selected) -> None:
     """Stop where more images failed than the run allows.
 
     What has no image at all does not count.
     """
-    failed = job.problems.copy()
-    for each in indexed:
-        failed.update(each.problems)
-    images = sum(each.rows for each in indexed) - failed.pop(Problem.MISSING_IMAGE, 0)
+    failed: Counter[str] = Counter()
+    for each in selected.reasons:
+        if each.status == Status.FAILED:
+            failed[each.reason] += each.count
+    images = selected.indexed - failed.pop(Problem.MISSING_IMAGE, 0)
     count = failed.total()
     if count <= job.options.max_failed * images:
         return
     listed = "; ".join(
-        f"{number} {problem} (such as {_example(parts, problem)})"
+        f"{number} {problem} (such as {_example(job, parts, selected, problem)})"
         for problem, number in sorted(failed.items(), key=lambda item: (-item[1], item[0]))[
             :_EXAMPLES
         ]
@@ -516,13 +536,14 @@ def _check_budget(job: _Job, indexed: Sequence[work.Indexed], parts: Sequence[Pa
     raise FailureBudgetError(msg)
 
 
-def _example(parts: Sequence[Part], problem: str) -> str:
-    for part in parts:
-        problems = failed_rows(part)
-        for row, found in enumerate(problems["problem"].to_pylist()):
-            if found == problem:
+def _example(job: _Job, parts: Sequence[Part], selected: work.Selected, problem: str) -> str:
+    path = job.ledger.resolve(selected.table.path)
+    for number, part in enumerate(parts):
+        ended = tables.read_row_group(path, number, ["status", "reason", "evidence"]).to_pylist()
+        for row, found in enumerate(ended):
+            if (found["status"], found["reason"]) == (Status.FAILED, problem):
                 key = tables.read_table(part.index, ["key"])["key"][part.start + row].as_py()
-                return f"{key!r}: {problems['problem_detail'][row].as_py()}"
+                return f"{key!r}: {json.loads(found['evidence'])['detail']}"
     return "none"
 
 
@@ -532,6 +553,7 @@ def _select(
     each: Pass,
     scorers: Sequence[Stage],
     earlier: work.Selected | None,
+    failing: Sequence[tuple[int, int]],
 ) -> work.Selected:
     """Apply a pass's selection stages, as one unit."""
     stages = each.selectors
@@ -546,7 +568,7 @@ def _select(
     with job.step("select", None, "stages") as step:
         before = job.ledger.resolve(earlier.table.path) if earlier else None
         bound = functools.partial(
-            work.select, parts, columns, stages, job.plan.seed, before, job.site, key
+            work.select, parts, columns, stages, job.plan.seed, before, failing, job.site, key
         )
         selected = _single(job, step, "select", key, work.Selected, bound)
         step.facts = {"kept": selected.kept, "not kept": selected.indexed - selected.kept}

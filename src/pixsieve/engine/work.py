@@ -6,7 +6,8 @@ Each writes its tables into the workspace, whole or not at all, and returns a sm
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,8 @@ from pixsieve.export import shard as shard_module
 from pixsieve.export.plan import plan_export
 from pixsieve.export.shard import FileRecord, WrittenShard
 from pixsieve.fingerprint import fingerprint
-from pixsieve.scorers.measure import Scorer, measure_part
+from pixsieve.schema import Status
+from pixsieve.scorers.measure import PROBLEM, PROBLEM_DETAIL, Scorer, measure_part
 from pixsieve.select.base import Part, read_parts
 from pixsieve.select.decide import decide
 from pixsieve.sources import SourceFiles, index_shard
@@ -59,16 +61,13 @@ class Site:
 class Indexed:
     """A source shard whose samples are located.
 
-    ``parts`` are (first row, row behind the last) of what is measured together; ``images`` counts
-    the rows with an image; ``problems`` counts by problem.
+    ``parts`` are (first row, row behind the last) of what is measured together.
     """
 
     source: str
     table: TableRecord
     rows: int
     parts: tuple[tuple[int, int], ...]
-    images: int
-    problems: dict[str, int]
     notes: tuple[str, ...]
     ignored: int
 
@@ -81,13 +80,14 @@ class Indexed:
 class Family:
     """One column family of a part.
 
-    ``unread`` counts the rows of an inspection with a caption or json that could not be had.
+    ``unread`` counts the rows of an inspection with a caption or json that could not be had,
+    ``problems`` those that a scorer could not score.
     """
 
     table: TableRecord
     rows: int
-    problems: dict[str, int] = field(default_factory=dict)
     unread: int = 0
+    problems: int = 0
 
     @property
     def tables(self) -> tuple[TableRecord, ...]:
@@ -182,15 +182,11 @@ def index(
     """Locate the samples of a source shard."""
     del context
     found = index_shard(shard, options, LocalStorage(), site.workspace.spool)
-    problems = found.table["problem"]
-    images = int(found.table["image_name"].is_valid().to_numpy().sum())
     return Indexed(
         source=shard.id if shard.kind == "tar" else "",
         table=_keep(site.workspace, key, found.table),
         rows=len(found.table),
         parts=_parts(found.table),
-        images=images,
-        problems=_count(problems),
         notes=tuple(f"{shard.id}: {note}" for note in found.notes),
         ignored=found.ignored,
     )
@@ -250,13 +246,14 @@ def measure(
         families[key] = Family(
             table=_keep(workspace, key, found.inspection),
             rows=part.rows,
-            problems=_count(found.inspection["problem"]),
             unread=part.rows - found.inspection["metadata_problem"].null_count,
         )
     scorers = [step for step in steps if isinstance(step, ScoreWork)]
     for step, scores in zip(scorers, found.scores, strict=True):
         families[step.fingerprint] = Family(
-            table=_keep(workspace, step.fingerprint, scores), rows=part.rows
+            table=_keep(workspace, step.fingerprint, scores),
+            rows=part.rows,
+            problems=part.rows - scores[PROBLEM].null_count,
         )
     return Measured(families=families, decoded=found.decoded)
 
@@ -286,16 +283,30 @@ def select(
     stages: Sequence[tuple[str, SelectStage]],
     seed: int,
     earlier: str | None,
+    failing: Sequence[tuple[int, int]],
     site: Site,
     key: str,
     context: Context,
 ) -> Selected:
-    """Apply a pass's selection stages."""
+    """Apply a pass's selection stages.
+
+    ``failing`` are the column families of the pass with rows that could not be scored, each by its
+    place from the end, behind the number of stages before it: what these drop, it does not fail.
+    """
     del context
-    path = site.workspace.table_path(key)
-    found = decide(parts, columns, stages, seed, earlier, site.workspace.resolve(path))
+    workspace, done = site.workspace, 0
+    for before, family in failing:
+        kept, failed = (
+            workspace.resolve(workspace.table_path(fingerprint(key, family, name)))
+            for name in ("kept", "failed")
+        )
+        decide(parts, columns, stages[done:before], seed, earlier, kept)
+        _fail_unscored(parts, family, kept, failed)
+        done, earlier = before, failed
+    path = workspace.table_path(key)
+    found = decide(parts, columns, stages[done:], seed, earlier, workspace.resolve(path))
     return Selected(
-        table=_recorded(site.workspace, path),
+        table=_recorded(workspace, path),
         indexed=found.indexed,
         kept=found.kept,
         reasons=tuple(
@@ -303,6 +314,22 @@ def select(
             for (stage, status, reason), count in sorted(found.reasons.items())
         ),
     )
+
+
+def _fail_unscored(parts: Sequence[Part], family: int, earlier: str, path: str) -> None:
+    """Write a selection table anew, in which the kept rows that could not be scored are failed."""
+    with tables.table_writer(LocalStorage(), path, schema.SELECTION) as writer:
+        for number, part in enumerate(parts):
+            found = tables.read_row_group(earlier, number).to_pydict()
+            problems = tables.read_table(part.families[family], [PROBLEM, PROBLEM_DETAIL])
+            for row, (problem, detail) in enumerate(
+                zip(*problems.to_pydict().values(), strict=True)
+            ):
+                if problem is not None and found["rank"][row] is not None:
+                    found["status"][row], found["stage"][row] = Status.FAILED, "inspect"
+                    found["reason"][row], found["rank"][row] = problem, None
+                    found["evidence"][row] = json.dumps({"detail": detail})
+            writer.write_table(pa.table(found, schema=schema.SELECTION))
 
 
 def plan(
@@ -420,11 +447,6 @@ def _parts(table: pa.Table) -> tuple[tuple[int, int], ...]:
     if sizes:
         parts.append((start, len(sizes)))
     return tuple(parts)
-
-
-def _count(problems: pa.ChunkedArray) -> dict[str, int]:
-    counts = problems.drop_null().value_counts().to_pylist()
-    return {str(item["values"]): int(item["counts"]) for item in counts}
 
 
 def _keep(workspace: Workspace, key: str, table: pa.Table) -> TableRecord:

@@ -2,10 +2,14 @@
 
 Filters that a row's own columns decide run in between: what an earlier one drops, a later scorer
 does not look at. Rows that were scored before are not scored again.
+
+A scorer that cannot score a sample fails it, which is part of its scores: the inspection is the
+same whoever scores.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,6 +20,7 @@ from PIL import Image
 from pixsieve import image
 from pixsieve.errors import PlanError
 from pixsieve.schema import Problem
+from pixsieve.scorers.guard import CHECK, DECODE, READ
 from pixsieve.scorers.inspection import (
     Facts,
     InspectOptions,
@@ -35,19 +40,24 @@ if TYPE_CHECKING:
     from pixsieve.scorers.guard import Guard
     from pixsieve.sources import SourceFiles
 
+    Numbers = Sequence[int] | NDArray[np.int64]
+
 CHUNK_BYTES = 64 * 1024 * 1024
 """Pixels and encoded bytes that are held at a time for scorers."""
 CHUNK_ROWS = 256
 SCORED = "_scored"
 """Column of a score table: whether the row was scored. A filter, or a problem, may have spared
 it."""
+PROBLEM, PROBLEM_DETAIL = "_problem", "_problem_detail"
+"""Columns of a score table: why the row could not be scored, as ``problem`` of an inspection."""
+_MARKS = pa.schema([(SCORED, pa.bool_()), (PROBLEM, pa.string()), (PROBLEM_DETAIL, pa.string())])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scorer:
     """A scoring stage at work: its loaded function, and the scores that are there already.
 
-    ``known`` has the part's rows, with the stage's columns and :data:`SCORED`; ``None``: there are
+    ``known`` has the part's rows, with the columns of :func:`score_schema`; ``None``: there are
     none.
     """
 
@@ -62,7 +72,7 @@ class Measured:
 
     Attributes:
         inspection: One row per row of the part.
-        scores: For each scorer its columns and :data:`SCORED`, one row per row of the part.
+        scores: For each scorer a table of :func:`score_schema`, one row per row of the part.
         decoded: How many images were decoded.
     """
 
@@ -115,11 +125,25 @@ def measure_part(
     return Measured(
         inspection=inspection_table(reading.facts, options) if inspection is None else inspection,
         scores=tuple(
-            _assembled(scorer, [(c.rows, c.scored[n]) for c in chunks], len(index))
+            _with(
+                _known(scorer, len(index)), [(chunk.rows, chunk.scored[n]) for chunk in chunks]
+            ).combine_chunks()
             for n, scorer in enumerate(scorers)
         ),
         decoded=reading.decoded,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a sample cannot be had."""
+
+    problem: Problem
+    detail: str
+
+
+def _no_memory(what: str) -> _Failure:
+    return _Failure(Problem.OUT_OF_MEMORY, f"not enough memory {what}")
 
 
 class _Reading:
@@ -138,7 +162,7 @@ class _Reading:
         self.facts = [Facts() for _ in range(len(index))] if inspection is None else []
         self.options = options
         self.decoded = 0
-        self._guard = guard
+        self.guard = guard
         self._buffer = SampleBuffer(files)
         self._places = image_places(index)
         self._siblings = sibling_places(index)
@@ -152,40 +176,46 @@ class _Reading:
             read = self.inspection["problem"].to_pylist()
             problems = [first or second for first, second in zip(problems, read, strict=True)]
         for row, problem in enumerate(problems):
-            if problem is None and (wanted is None or wanted[row]) and self._may_be_read(row):
+            if problem is None and (wanted is None or wanted[row]):
                 yield row
 
-    def _may_be_read(self, row: int) -> bool:
-        if row in self._guard.avoid:
-            self._fail(row, self._guard.avoid[row], "reading this image ended a worker process")
-            return False
-        size = self._places[row][3]
-        if size > self.options.limits.max_bytes:
-            detail = f"{size} bytes, at most {self.options.limits.max_bytes}"
-            self._fail(row, Problem.TOO_MANY_BYTES, detail)
-            return False
-        return True
+    def ended(self, row: int, deed: int, doing: str) -> _Failure | None:
+        """Return why a row must not be touched so, if a worker ended when it was."""
+        problem = self.guard.avoid.get(row)
+        if problem is None or deed not in (self.guard.lost or {}).get(row, {deed}):
+            return None
+        return _Failure(problem, f"{doing} ended a worker process")
 
-    def _fail(self, row: int, problem: Problem, detail: str) -> None:
-        if self.facts:
-            self.facts[row].problem = problem
-            self.facts[row].problem_detail = detail
+    def fail(self, row: int, failure: _Failure) -> None:
+        self.facts[row].problem = failure.problem
+        self.facts[row].problem_detail = failure.detail
 
     def inspect(self, row: int) -> bool:
         """Read a sample and note what its bytes tell, without decoding.
 
         Return whether it is sound so far.
         """
-        with self._guard.watch(row):
-            siblings = self._siblings[row]
-            places = [self._places[row], *(place for _, place in siblings)]
-            self._data, *others = self._buffer.read(places)
-            self._at = row
-            fact = self.facts[row]
-            members = zip((extension for extension, _ in siblings), others, strict=True)
-            inspect_siblings(fact, members, self.options)
-            inspect_image(fact, self._data, self.options)
-            return fact.problem is None
+        size = self._places[row][3]
+        if size > self.options.limits.max_bytes:
+            detail = f"{size} bytes, at most {self.options.limits.max_bytes}"
+            self.fail(row, _Failure(Problem.TOO_MANY_BYTES, detail))
+            return False
+        if failure := self.ended(row, READ, "reading this image"):
+            self.fail(row, failure)
+            return False
+        fact = self.facts[row]
+        try:
+            with self.guard.watch(row):
+                siblings = self._siblings[row]
+                places = [self._places[row], *(place for _, place in siblings)]
+                self._data, *others = self._buffer.read(places)
+                self._at = row
+                members = zip((extension for extension, _ in siblings), others, strict=True)
+                inspect_siblings(fact, members, self.options)
+                inspect_image(fact, self._data, self.options)
+        except MemoryError:
+            self.fail(row, _no_memory("to read it"))
+        return fact.problem is None
 
     def data(self, row: int) -> memoryview:
         """Return the bytes of a row's image, which are valid until the next row is read."""
@@ -204,26 +234,33 @@ class _Reading:
         header = self.header(row)
         if header.format not in self.options.decode:
             return
-        with self._guard.watch(row):
-            self.decoded += 1
-            try:
+        if failure := self.ended(row, CHECK, "decoding this image"):
+            self.fail(row, failure)
+            return
+        self.decoded += 1
+        try:
+            with self.guard.watch(row, CHECK):
                 image.check_decode(self.data(row) if data is None else data, header)
-            except image.ImageProblemError as problem:
-                self._fail(row, problem.problem, problem.detail)
+        except image.ImageProblemError as problem:
+            self.fail(row, _Failure(problem.problem, problem.detail))
+        except MemoryError:
+            self.fail(row, _no_memory("to decode it"))
 
-    def decode(self, row: int, pixels: int, data: memoryview | None) -> NDArray[np.uint8] | None:
-        """Return a row's pixels, which checks it, too; ``None``.
-
-        It does not decode, and is noted so.
-        """
-        with self._guard.watch(row):
-            self.decoded += 1
-            try:
+    def decode(
+        self, row: int, pixels: int, data: memoryview | None
+    ) -> NDArray[np.uint8] | _Failure:
+        """Return a row's pixels, which checks it, too."""
+        if failure := self.ended(row, DECODE, "decoding this image"):
+            return failure
+        self.decoded += 1
+        try:
+            with self.guard.watch(row, DECODE):
                 found = self.data(row) if data is None else data
                 return image.decode(found, self.header(row), min_side=pixels)
-            except image.ImageProblemError as problem:
-                self._fail(row, problem.problem, problem.detail)
-                return None
+        except image.ImageProblemError as problem:
+            return _Failure(problem.problem, problem.detail)
+        except MemoryError:
+            return _no_memory("to decode it")
 
 
 @dataclass(slots=True)
@@ -236,7 +273,7 @@ class _Chunk:
     rows: list[int] = field(default_factory=list)
     scored: list[pa.Table] = field(default_factory=list)
     _kept: dict[int, memoryview] = field(default_factory=dict)
-    _pixels: dict[tuple[int, int], NDArray[np.uint8] | None] = field(default_factory=dict)
+    _pixels: dict[tuple[int, int], NDArray[np.uint8] | _Failure] = field(default_factory=dict)
     _held: int = 0
 
     @property
@@ -248,11 +285,15 @@ class _Chunk:
 
         Its pixels are decoded when a scorer needs them.
         """
-        self.rows.append(row)
         scorers = [step.stage for step in self.steps if isinstance(step, Scorer)]
         if self.reading.inspection is None:  # its bytes were read, and must not be read again
-            self._kept[row] = memoryview(bytes(self.reading.data(row)))
+            try:
+                self._kept[row] = memoryview(bytes(self.reading.data(row)))
+            except MemoryError:
+                self.reading.fail(row, _no_memory("to read it"))
+                return
             self._held += len(self._kept[row])
+        self.rows.append(row)
         for level in {_level(stage) for stage in scorers if stage.needs.pixels is not None}:
             width, height = self._size(row)
             factor = next(f for f in (8, 4, 2, 1) if f == 1 or min(width, height) // f >= level)
@@ -275,11 +316,14 @@ class _Chunk:
                 continue
             table = self._score(step, active, columns)
             self.scored.append(table)
+            active &= table[PROBLEM].is_null().to_numpy()
             columns |= {name: table[name] for name in step.stage.adds().names}
         if self.reading.inspection is None:
-            decoded = {row for row, _ in self._pixels}
+            sound = {
+                row for (row, _), found in self._pixels.items() if not isinstance(found, _Failure)
+            }
             for row in self.rows:
-                if row not in decoded:
+                if row not in sound:
                     self.reading.check(row, self._kept[row])
         self._kept.clear()
         self._pixels.clear()
@@ -292,24 +336,53 @@ class _Chunk:
         Return the columns for all rows of the chunk.
         """
         known = _known(scorer, len(self.reading.index)).take(pa.array(self.rows))
-        need = active & ~known[SCORED].to_numpy()
+        need = active & ~known[SCORED].to_numpy() & known[PROBLEM].is_null().to_numpy()
         stage = scorer.stage
+        pieces: list[tuple[Numbers, pa.Table]] = []
         if stage.needs.pixels is not None:
             for at in np.flatnonzero(need):
-                need[at] = self._decoded(self.rows[at], _level(stage)) is not None
+                found = self._decoded(self.rows[at], _level(stage))
+                if isinstance(found, _Failure):
+                    need[at] = False
+                    pieces.append(([int(at)], _unscored(stage, 1, found)))
         numbers = np.flatnonzero(need)
-        if not len(numbers):
-            return known
-        found = self._call(scorer, numbers, columns)
-        scores = pa.Table.from_batches([found]).cast(stage.adds())
-        scores = scores.append_column(SCORED, pa.array(np.ones(len(numbers), np.bool_)))
-        take = np.arange(len(self.rows))
-        take[numbers] = len(self.rows) + np.arange(len(numbers))
-        return pa.concat_tables([known, scores]).take(pa.array(take))
+        if len(numbers):
+            pieces += self._call(scorer, numbers, columns)
+        return _with(known, pieces)
 
     def _call(
         self, scorer: Scorer, numbers: NDArray[np.int64], columns: Mapping[str, pa.ChunkedArray]
-    ) -> pa.RecordBatch:
+    ) -> list[tuple[Numbers, pa.Table]]:
+        """Score rows together, or one by one where that ended a worker or takes too much memory."""
+        guard, deed = self.reading.guard, len(self.scored)
+        if guard.lost is None:
+            with contextlib.suppress(MemoryError), guard.watch(None, deed):
+                return [(numbers, self._scores(scorer, numbers, columns))]
+        return [
+            (number, self._alone(scorer, deed, number, columns))
+            for number in numbers.reshape(-1, 1)
+        ]
+
+    def _alone(
+        self,
+        scorer: Scorer,
+        deed: int,
+        number: NDArray[np.int64],
+        columns: Mapping[str, pa.ChunkedArray],
+    ) -> pa.Table:
+        row, name = self.rows[number[0]], type(scorer.stage).__name__
+        failure = self.reading.ended(row, deed, f"scoring this image with {name}")
+        if failure is None:
+            try:
+                with self.reading.guard.watch(row, deed):
+                    return self._scores(scorer, number, columns)
+            except MemoryError:
+                failure = _no_memory(f"for {name} to score it")
+        return _unscored(scorer.stage, 1, failure)
+
+    def _scores(
+        self, scorer: Scorer, numbers: NDArray[np.int64], columns: Mapping[str, pa.ChunkedArray]
+    ) -> pa.Table:
         stage, needs = scorer.stage, scorer.stage.needs
         rows = pa.table({name: columns[name] for name in stage.reads() or ("image_id",)})
         batch = ImageBatch(
@@ -319,25 +392,22 @@ class _Chunk:
             if needs.pixels is not None
             else (),
         )
-        with blaming(stage):
-            found = scorer.score(batch)
-        if fault := _fault(found, len(numbers), stage.adds()):
-            msg = f"{type(stage).__name__} gave {fault}; mend what its load() returns"
-            raise PlanError(msg)
-        return found
+        with blaming(stage), contextlib.suppress(MemoryError):
+            return _checked(scorer.score(batch), len(numbers), stage)
+        raise MemoryError  # of the samples, not blamed on the stage
 
     def _bytes(self, row: int) -> memoryview:
         kept = self._kept.get(row)
         return self.reading.data(row) if kept is None else kept
 
-    def _decoded(self, row: int, level: int) -> NDArray[np.uint8] | None:
+    def _decoded(self, row: int, level: int) -> NDArray[np.uint8] | _Failure:
         if (row, level) not in self._pixels:
             self._pixels[row, level] = self.reading.decode(row, level, self._kept.get(row))
         return self._pixels[row, level]
 
     def _given(self, row: int, stage: ScoreStage) -> NDArray[np.uint8]:
         pixels = self._decoded(row, _level(stage))
-        assert pixels is not None  # noqa: S101  # rows that do not decode were left out before
+        assert not isinstance(pixels, _Failure)  # noqa: S101  # rows that do not decode were left out before
         return np.asarray(Image.fromarray(pixels).convert("L")) if stage.needs.gray else pixels
 
     def _columns(self) -> dict[str, pa.ChunkedArray]:
@@ -351,6 +421,14 @@ class _Chunk:
         else:
             read = self.reading.inspection.take(rows)
         return columns | {name: read[name] for name in read.column_names}
+
+
+def _checked(found: object, rows: int, stage: ScoreStage) -> pa.Table:
+    """Return the scores of a batch as rows of a score table."""
+    if fault := _fault(found, rows, stage.adds()):
+        msg = f"{type(stage).__name__} gave {fault}; mend what its load() returns"
+        raise PlanError(msg)
+    return _marked(pa.Table.from_batches([found]).cast(stage.adds()), scored=True)
 
 
 def _fault(found: object, rows: int, wanted: pa.Schema) -> str | None:
@@ -377,27 +455,33 @@ def _level(stage: ScoreStage) -> int:
 
 def score_schema(stage: ScoreStage) -> pa.Schema:
     """Return the columns of a stage's score table."""
-    return stage.adds().append(pa.field(SCORED, pa.bool_()))
+    return pa.schema([*stage.adds(), *_MARKS])
+
+
+def _marked(scores: pa.Table, *, scored: bool = False, failure: _Failure | None = None) -> pa.Table:
+    """Return scores as rows of a score table."""
+    told = (failure.problem, failure.detail) if failure else (None, None)
+    for column, mark in zip(_MARKS, (scored, *told), strict=True):
+        scores = scores.append_column(column, pa.array([mark] * len(scores), column.type))
+    return scores
+
+
+def _unscored(stage: ScoreStage, length: int, failure: _Failure | None = None) -> pa.Table:
+    """Return rows of a score table that have no scores, and why."""
+    nulls = [pa.nulls(length, column.type) for column in stage.adds()]
+    return _marked(pa.table(nulls, schema=stage.adds()), failure=failure)
 
 
 def _known(scorer: Scorer, length: int) -> pa.Table:
     """Return the scores that are there already: nulls where there are none."""
-    if scorer.known is not None:
-        return scorer.known
-    schema = score_schema(scorer.stage)
-    columns = [pa.nulls(length, column.type) for column in schema]
-    columns[-1] = pa.array(np.zeros(length, np.bool_))
-    return pa.table(columns, schema=schema)
+    return _unscored(scorer.stage, length) if scorer.known is None else scorer.known
 
 
-def _assembled(
-    scorer: Scorer, parts: Sequence[tuple[list[int], pa.Table]], length: int
-) -> pa.Table:
-    """Return a scorer's table over all rows of the part."""
-    take = np.arange(length)
-    at = length
-    for rows, _ in parts:
-        take[rows] = np.arange(at, at + len(rows))
-        at += len(rows)
-    tables = [_known(scorer, length), *(table for _, table in parts)]
-    return pa.concat_tables(tables).take(pa.array(take)).combine_chunks()
+def _with(table: pa.Table, pieces: Sequence[tuple[Numbers, pa.Table]]) -> pa.Table:
+    """Return the table with other rows in the place of some."""
+    take = np.arange(len(table))
+    end = len(table)
+    for numbers, piece in pieces:
+        take[numbers] = np.arange(end, end + len(piece))
+        end += len(piece)
+    return pa.concat_tables([table, *(piece for _, piece in pieces)]).take(pa.array(take))
