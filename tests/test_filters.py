@@ -81,3 +81,23 @@ def test_evidence_is_strict_json_whatever_the_values_are(tmp_path: Path):
 def test_an_expression_is_checked_before_any_work():
     with pytest.raises(PlanError, match="did you mean 'width'"):
         FilterStage("widht > 3").check(sample_schema([]))
+
+
+NSFW = {"scale": "0 to 1", "better": "lower"}
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("nsfw < 0.5", ()),
+        ("nsfw > 0.5", ("keeps higher nsfw, of which lower is better",)),
+        ("0.5 < nsfw", ("keeps higher nsfw, of which lower is better",)),
+        ("nsfw > 0.1 and nsfw < 0.5", ()),
+        ("not (nsfw > 0.5)", ()),
+        ("nsfw < 50", ("compares nsfw with 50, but its scale is 0 to 1",)),
+        ("other > 0.5", ()),
+    ],
+)
+def test_what_is_odd_about_a_threshold_is_told(where: str, said: tuple[str, ...]):
+    columns = pa.schema([pa.field("nsfw", pa.float32(), metadata=NSFW), ("other", pa.float32())])
+    assert FilterStage(where).warnings(columns) == tuple(f"{where!r} {each}" for each in said)

@@ -21,9 +21,17 @@ from PIL import Image
 from pixsieve import schema
 from pixsieve.engine import work
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.progress import Quiet
 from pixsieve.engine.run import RunOptions
+from pixsieve.errors import RunError
 from pixsieve.pipeline import Pipeline
-from pixsieve.stages import FilePartitioningStage, FilterStage, ImageReaderStage, ImageWriterStage
+from pixsieve.stages import (
+    FilePartitioningStage,
+    FilterStage,
+    ImageQualityStage,
+    ImageReaderStage,
+    ImageWriterStage,
+)
 from pixsieve.testing import corpus as kit
 from pixsieve.testing import images
 
@@ -213,6 +221,28 @@ def test_a_second_run_does_nothing_and_says_so(corpus: Path, tmp_path: Path):
     assert (again.decoded, again.counts, again.reasons) == (0, first.counts, first.reasons)
     assert again.shards == first.shards
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+class Heard(Quiet):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def start(self, step: str, total: int | None, unit: str) -> None:  # noqa: ARG002
+        self.lines.append(step)
+
+    def log(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_what_is_odd_about_a_threshold_is_told_before_any_work(corpus: Path, tmp_path: Path):
+    pipeline = Pipeline().add_stage(ImageReaderStage(str(corpus / "files")))
+    pipeline.add_stage(ImageQualityStage()).add_stage(FilterStage("brightness > 100"))
+    pipeline.add_stage(ImageWriterStage(output_dir=str(tmp_path / "out")))
+    heard = Heard()
+    with pytest.raises(RunError, match="nothing is left"):
+        pipeline.run(InlineExecutor(), RunOptions(progress=heard, max_failed=1))
+    assert "brightness with 100, but its scale is 0 to 1" in heard.lines[0]
+    assert heard.lines[1] == "index"
 
 
 def test_names_can_be_numbers_over_the_whole_export(corpus: Path, tmp_path: Path):

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import inspect
 import sys
 import traceback
 import typing
@@ -37,7 +39,7 @@ class Stage(ABC):  # noqa: B024  # its kinds have them
 
     version: ClassVar[int] = 1
     """Raise it when the meaning of the stage's result changes: cached results of it are then made
-    anew."""
+    anew. Of a stage outside of pixsieve a change of its module does the same."""
 
     def reads(self) -> tuple[str, ...]:
         """Names of the columns that the stage looks at."""
@@ -90,7 +92,7 @@ def blaming(stage: Stage, kind: type[PixsieveError] = RunError) -> Iterator[None
     """
     try:
         yield
-    except PixsieveError:
+    except (PixsieveError, MemoryError):
         raise
     except Exception as error:
         module = type(stage).__module__
@@ -102,6 +104,22 @@ def blaming(stage: Stage, kind: type[PixsieveError] = RunError) -> Iterator[None
         told = f"{type(error).__name__}: {error}"
         msg = f"{type(stage).__name__} failed: {told} ({at.filename}:{at.lineno}, in {at.name})"
         raise kind(msg) from error
+
+
+def source_digest(kind: type[Stage]) -> str | None:
+    """Return the SHA-256 of the code of a user's own stage, which decides what it gives.
+
+    It is that of its module, or of the class alone in a script; ``None`` for pixsieve's own stages,
+    whose ``version`` tells, and where there is no text.
+    """
+    module = kind.__module__
+    if module.partition(".")[0] == __name__.partition(".")[0]:
+        return None
+    try:
+        text = inspect.getsource(kind if module == "__main__" else sys.modules[module])
+    except (OSError, TypeError, KeyError):
+        return None
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class ReadStage(Stage):

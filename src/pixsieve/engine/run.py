@@ -43,7 +43,7 @@ from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Problem, Status
 from pixsieve.select.base import Part, sample_schema
 from pixsieve.sources import find_shards
-from pixsieve.stage import ScoreStage, blaming
+from pixsieve.stage import ScoreStage, blaming, source_digest
 from pixsieve.storage import LocalStorage, tables
 from pixsieve.storage.local import storage_error
 
@@ -212,11 +212,12 @@ def _identities(plan: Plan) -> dict[tuple[str, bool], str]:
 
 def _identity(stage: Stage) -> str:
     """Return the fingerprint of what a stage does, whatever machine it runs on."""
+    meaning = (type(stage).version, source_digest(type(stage)))
     if isinstance(stage, ScoreStage):
         scoring = stage.alone().without_places()
         with blaming(stage, PlanError):
-            return fingerprint(scoring, type(stage).version, stage.digests())
-    return fingerprint(stage, type(stage).version)
+            return fingerprint(scoring, *meaning, stage.digests())
+    return fingerprint(stage, *meaning)
 
 
 def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
@@ -224,6 +225,8 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     manifest = (
         output.check_output(Path(writer.output_dir), job.control, job.recipe) if writer else None
     )
+    for warning in job.plan.warnings:  # while there is time to think again
+        job.progress.log(f"warning: {warning}")
     indexed = _index(job, shards)
     selected: work.Selected | None = None
     parts: tuple[Part, ...] = ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -74,16 +74,41 @@ def check(text: str, columns: pa.Schema) -> tuple[str, ...]:
     return tuple(name for name in columns.names if name in found)
 
 
-def thresholds(text: str) -> tuple[tuple[str, float], ...]:
-    """Return the columns that the expression compares with a number, and the numbers."""
+class Threshold(NamedTuple):
+    """A comparison of a column with a number.
+
+    ``keeps`` is the end that makes the whole expression true, ``"higher"`` or ``"lower"``, where
+    that can be told.
+    """
+
+    column: str
+    value: float
+    keeps: str | None
+
+
+_KEEPS = {
+    "COMPARE_GREATERTHAN": "higher",
+    "COMPARE_GREATERTHANOREQUALTO": "higher",
+    "COMPARE_LESSTHAN": "lower",
+    "COMPARE_LESSTHANOREQUALTO": "lower",
+}
+_SWAPPED = {"higher": "lower", "lower": "higher"}
+_PLAIN = frozenset({"COMPARISON", "CONJUNCTION", "COLUMN_REF", "CONSTANT"})
+
+
+def thresholds(text: str) -> tuple[Threshold, ...]:
+    """Return the comparisons of columns with numbers."""
+    nodes = list(_nodes(_parse(text)))
+    told = all(node["class"] in _PLAIN for node in nodes if "class" in node)  # so nothing negates
     found = []
-    for node in _nodes(_parse(text)):
+    for node in nodes:
         if node.get("class") == "COMPARISON":
+            keeps = _KEEPS.get(node["type"]) if told else None
             sides = (node["left"], node["right"])
-            for column, number in (sides, sides[::-1]):
+            for (column, number), end in ((sides, keeps), (sides[::-1], _SWAPPED.get(keeps or ""))):
                 value = _number(number)
                 if column.get("class") == "COLUMN_REF" and value is not None:
-                    found.append((str(column["column_names"][0]), value))
+                    found.append(Threshold(str(column["column_names"][0]), value, end))
     return tuple(found)
 
 

@@ -17,6 +17,8 @@ from pixsieve.select.base import Verdicts
 from pixsieve.stage import SelectStage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from pixsieve.select.base import Rows
@@ -44,14 +46,20 @@ class FilterStage(SelectStage):
 
     def warnings(self, columns: pa.Schema) -> tuple[str, ...]:
         found = []
-        for name, value in expression.thresholds(self.where):
-            index = columns.get_field_index(name)
-            scale = _scale(columns.field(index)) if index >= 0 else None
+        thresholds = expression.thresholds(self.where)
+        for name, value, keeps in thresholds:
+            if name not in columns.names:
+                continue
+            about = columns.field(name).metadata or {}
+            scale, better = _scale(about), about.get(b"better", b"").decode()
             if scale is not None and not scale[0] <= value <= scale[1]:
                 found.append(
                     f"{self.where!r} compares {name} with {value:g}, but its scale is "
                     f"{scale[0]:g} to {scale[1]:g}"
                 )
+            ends = {other.keeps for other in thresholds if other.column == name}
+            if {keeps, better} == {"higher", "lower"} and better not in ends:
+                found.append(f"{self.where!r} keeps {keeps} {name}, of which {better} is better")
         return tuple(found)
 
     def passes(self, columns: pa.Table) -> NDArray[np.bool_]:
@@ -75,9 +83,9 @@ class FilterStage(SelectStage):
         )
 
 
-def _scale(column: pa.Field) -> tuple[float, float] | None:
+def _scale(about: Mapping[bytes, bytes]) -> tuple[float, float] | None:
     """Return the ends of the scale that a column's metadata states as ``LOW to HIGH``."""
-    text = (column.metadata or {}).get(b"scale", b"").decode()
+    text = about.get(b"scale", b"").decode()
     found = _SCALE.match(text)
     return (float(found[1]), float(found[2])) if found else None
 
