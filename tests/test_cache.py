@@ -245,7 +245,7 @@ def test_a_damaged_score_table_is_computed_anew(photos, tmp_path, seen):
     run(photos, tmp_path / "out", seen, workspace=tmp_path / "ws")
     first = tree(tmp_path / "out")
     scored(seen)
-    for path in (tmp_path / "ws" / "tables").iterdir():
+    for path in (tmp_path / "ws" / ".pixsieve" / "tables").iterdir():
         if "redness" in pq.read_schema(path).names:
             path.write_bytes(path.read_bytes()[:-1])
     run(photos, tmp_path / "out", seen, workspace=tmp_path / "ws")

@@ -776,20 +776,22 @@ def test_damaged_working_state_is_made_anew(corpus: Path, tmp_path: Path, folder
 
 
 def test_temporary_files_of_killed_runs_are_removed(corpus: Path, tmp_path: Path):
-    output, work = tmp_path / "out", tmp_path / "work"
+    output, work = tmp_path / "out", tmp_path / "work" / ".pixsieve"
     pipeline = make_pipeline(corpus / "files", output)
-    run_pipeline(pipeline, workspace=work)
+    run_pipeline(pipeline, workspace=work.parent)
     (plans,) = (work / "plans").iterdir()
     old = [
         output / ".a.tar.0123abcd.tmp",
-        plans / ".b.0123abcd.tmp",
-        work / "tables/.c.89abcdef.tmp",
+        plans / ".b.parquet.0123abcd.tmp",
+        work / "tables/.c.parquet.89abcdef.tmp",
     ]
-    young = work / "tables" / ".d.89abcdef.tmp"
-    for path in (*old, young):
+    young = work / "tables" / ".d.parquet.89abcdef.tmp"
+    others = output / ".notes.0123abcd.tmp"
+    for path in (*old, young, others):
         path.write_bytes(b"")
-    for path in old:
+    for path in (*old, others):
         os.utime(path, (TIME, TIME))
-    run_pipeline(pipeline, workspace=work)
+    run_pipeline(pipeline, workspace=work.parent)
     assert not any(path.exists() for path in old)
     assert young.exists()  # another run may be writing it
+    assert others.exists()  # whatever it is, no run wrote it

@@ -47,7 +47,7 @@ _MARK = ".run-"
 ABANDONED_SECONDS = 3600.0
 """A temporary file in a workspace that others may share is nobody's when it is so old."""
 
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\..+\.(json|yaml|parquet|tar|bin)\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +108,14 @@ def folders(plan: Plan, workspace: str | None) -> tuple[Path, Workspace]:
     if plan.writer is None and workspace is None:
         msg = "a pipeline without a writer needs a workspace for its scores; name one"
         raise UsageError(msg)
-    if plan.writer is None:
-        control = Path(workspace or "").resolve()
-    else:
-        control = Path(plan.writer.output_dir).resolve() / CONTROL
-    return control, Workspace(Path(workspace).resolve() if workspace else control)
+    places = (plan.writer.output_dir if plan.writer else None, workspace)
+    control, *others = (_state(place) for place in places if place is not None)
+    return control, Workspace(others[0] if others else control)
+
+
+def _state(folder: str) -> Path:
+    """Return where in a folder pixsieve's own files lie: hidden, so that no source has them."""
+    return Path(folder).resolve() / CONTROL
 
 
 def clean(output_dir: str, workspace: str | None = None) -> tuple[str, ...]:
@@ -128,28 +131,15 @@ def clean(output_dir: str, workspace: str | None = None) -> tuple[str, ...]:
 
     Raises:
         BusyError: a run works on the output, or uses the workspace.
-        UsageError: ``workspace`` names a folder that is none.
     """
-    control = Path(output_dir).resolve() / CONTROL
-    working = [control]
-    removed = [control]
-    if workspace is not None:
-        root = Path(workspace).resolve()
-        found = [root / name for name in Workspace.FOLDERS if (root / name).is_dir()]
-        if found and len(found) < len(Workspace.FOLDERS):
-            msg = f"{root} is no workspace: it has a folder {found[0].name}, but not all of its own"
-            raise UsageError(msg)
-        marks = sorted(root.glob(f"{_MARK}*"))
-        working += [root, *marks] if found else []
-        removed += [*found, *marks]
-    for folder in working:
-        if folder.is_dir():
-            with claim(folder):
-                pass
-    removed = [folder for folder in removed if folder.is_dir()]
-    for folder in removed:
+    states = [_state(place) for place in (output_dir, workspace) if place is not None]
+    found = [folder for folder in dict.fromkeys(states) if folder.is_dir()]
+    for folder in [each for state in found for each in (state, *sorted(state.glob(f"{_MARK}*")))]:
+        with claim(folder):
+            pass
+    for folder in found:
         shutil.rmtree(folder)
-    return tuple(map(str, removed))
+    return tuple(map(str, found))
 
 
 @contextlib.contextmanager
