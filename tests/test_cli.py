@@ -533,6 +533,31 @@ def test_what_is_wrong_with_arguments_is_told(arguments, said, capsys):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ["export", "photos", "oo\udcff"],
+        ["export", "photos", "out", "--where", "caption = '\udcff'"],
+        ["export", "photos", "out", "--workspace", "ws\udcff"],
+        ["why", "out", "\udcff"],
+    ],
+)
+def test_arguments_that_are_not_utf8_are_refused(arguments, photos, capsys):
+    del photos
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pixsieve: the argument ")
+    assert line.endswith(r"is not UTF-8; expected names and text in UTF-8")
+    assert [path.name for path in Path().iterdir()] == ["photos"]
+
+
+def test_the_shells_own_bytes_are_refused_likewise(tmp_path):
+    command = [*(os.fsencode(sys.executable), b"-m", b"pixsieve"), *(b"describe", b"r\xff.yaml")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=False)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert done.stderr.startswith(rb"pixsieve: the argument 'r\udcff.yaml' is not UTF-8")
+
+
+@pytest.mark.parametrize(
     ("text", "size"),
     [
         ("500", 500),

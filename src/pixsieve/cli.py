@@ -52,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # names of files need not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        _check_encoding(arguments)
         code = pixsieve.main(arguments, prog_name="pixsieve", standalone_mode=False)
     except PixsieveError as error:
         return _complain(str(error), error.exit_code)
@@ -65,6 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return _complain("this is an error in pixsieve; please report it with the lines above", BUG)
     return code if isinstance(code, int) else 0
+
+
+def _check_encoding(arguments: Sequence[str]) -> None:
+    """Refuse what no table, recipe or message could hold, before anything is done with it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            msg = f"the argument {argument!r} is not UTF-8; expected names and text in UTF-8"
+            raise UsageError(msg) from None
 
 
 def _complain(message: str, code: int) -> int:
