@@ -450,12 +450,16 @@ def test_image_replaced_after_an_unfinished_run_gives_what_a_fresh_run_gives(
     assert not old & {path.name for path in output.iterdir()}
 
 
+@pytest.mark.parametrize("kept", [True, False])
 def test_source_that_changed_after_the_end_is_told_and_the_dataset_stays(
-    source: Path, tmp_path: Path, undisturbed: dict[str, str]
+    source: Path, tmp_path: Path, undisturbed: dict[str, str], kept: bool
 ):
     output = tmp_path / "out"
     run_pipeline(make_pipeline(source, output))
-    (source / "dogs" / "008.jpg").write_bytes(images.photo(4711, 128, 96))
+    if kept:
+        (source / "dogs" / "008.jpg").write_bytes(images.photo(4711, 128, 96))
+    else:
+        (source / "dogs" / "list.csv").write_bytes(b"not exported, but accounted for")
     with pytest.raises(OutputConflictError, match="other inputs"):
         run_pipeline(make_pipeline(source, output))
     assert tree(output) == undisturbed

@@ -32,7 +32,7 @@ from pixsieve.storage import LocalStorage
 from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pixsieve.engine.work import Planned
     from pixsieve.export.writer import ImageWriterStage
@@ -306,11 +306,7 @@ def take_over(
     finished = manifest is not None or (before is not None and before.stands(output))
     standing = manifest["plan_sha256"] if manifest else before.plan if before else None
     if finished and standing != planned.digest:
-        msg = (
-            f"{output} holds the dataset that this recipe made of other inputs; they have changed "
-            "since. Choose another output folder, or delete this one"
-        )
-        raise OutputConflictError(msg)
+        raise _other_inputs(output)
     names = {
         f"{shard_stem(writer, name, shard.split, shard.index)}.{kind}"
         for shard in planned.shards
@@ -331,6 +327,25 @@ def take_over(
         manifest=before.manifest if before and same else None,
     )
     put(control / INTENT, json.dumps(asdict(intent)).encode())
+
+
+def check_inputs(
+    output: Path, manifest: Mapping[str, Any] | None, inputs: Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse to describe a finished dataset anew whose inputs changed, if not what was kept.
+
+    Raises:
+        OutputConflictError: they did.
+    """
+    if manifest is not None and manifest["inputs"] != list(inputs):
+        raise _other_inputs(output)
+
+
+def _other_inputs(output: Path) -> OutputConflictError:
+    return OutputConflictError(
+        f"{output} holds the dataset that this recipe made of other inputs; they have changed "
+        "since. Choose another output folder, or delete this one"
+    )
 
 
 def finish(output: Path, control: Path) -> None:

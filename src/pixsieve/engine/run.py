@@ -674,6 +674,8 @@ def _commit(
                 f"{selected.indexed - selected.kept} were expected; this is an error in pixsieve"
             )
             raise AssertionError(msg)
+        inputs = [dataclasses.asdict(record) for record in account.inputs]
+        output.check_inputs(folder, standing, inputs)
         text = job.recipe.to_yaml().encode()
         wrote = output.place(folder / dataset.DROPPED, Path(job.ledger.resolve(account.table.path)))
         wrote |= output.put(folder / dataset.RECIPE, text)
@@ -692,7 +694,7 @@ def _commit(
             plan_sha256=planned.digest,
             counts=dataclasses.asdict(_counts(selected)),
             reasons=[dataclasses.asdict(reason) for reason in selected.reasons],
-            inputs=[dataclasses.asdict(record) for record in account.inputs],
+            inputs=inputs,
             shards=[
                 dataset.ShardEntry(
                     tar=shard.tar.name, sidecar=shard.sidecar.name, split=planned_shard.split,
