@@ -322,6 +322,21 @@ def test_a_writer_refuses_what_it_cannot_do(options: dict[str, object], says: st
     assert says in str(refused.value)
 
 
+def test_pipelines_are_equal_by_name_seed_and_stages():
+    def made(name: str = "a", seed: int = 0, paths: object = ("x", "y")) -> Pipeline:
+        return Pipeline(name, seed=seed).add_stage(ImageReaderStage(paths))  # type: ignore[arg-type]
+
+    assert made() == made() == made(paths=["x", Path("y")])
+    assert made() != made(name="b")
+    assert made() != made(seed=1)
+    assert made() != made(paths="x")
+    assert made() != made().stages
+    assert ImageWriterStage(output_dir=Path("a")) == ImageWriterStage(output_dir="a")  # type: ignore[arg-type]
+    assert FilePartitioningStage(file_paths=["a"]) == FilePartitioningStage(file_paths=("a",))
+    with pytest.raises(PlanError, match="FilePartitioningStage: file_paths is 3"):
+        FilePartitioningStage(file_paths=3)  # type: ignore[arg-type]
+
+
 def test_stages_are_values():
     @dataclass(frozen=True, slots=True, kw_only=True)
     class Sample(Score):

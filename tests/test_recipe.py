@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pixsieve import recipe, stages
 from pixsieve.errors import RecipeError, StorageError, UsageError
+from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (
     ExactDeduplicationStage,
     FilePartitioningStage,
@@ -45,13 +46,20 @@ def test_a_recipe_becomes_the_stages_that_it_names():
 
 def test_a_written_recipe_is_the_text_that_was_read():
     pipeline = recipe.loads(PHOTOS)
-    assert recipe.dumps(pipeline.name, pipeline.seed, pipeline.stages) == PHOTOS
+    assert recipe.dumps(pipeline) == PHOTOS
+
+
+def pipeline_of(*stages: stages.Stage, name: str = "x", seed: int = 0) -> Pipeline:
+    pipeline = Pipeline(name, seed=seed)
+    for stage in stages:
+        pipeline.add_stage(stage)
+    return pipeline
 
 
 text = st.text(st.characters(exclude_categories=()), max_size=12)  # surrogates too: paths hold them
 readers = st.builds(
     ImageReaderStage,
-    text | st.lists(text, max_size=3).map(tuple) | st.none(),
+    text | st.lists(text, max_size=3) | st.none(),
     animated=st.sampled_from(["reject", "first_frame"]),
     caption_field=st.none() | text,
     json_fields=st.dictionaries(
@@ -72,17 +80,21 @@ anything = st.one_of(
     writers,
     st.builds(FilterStage, text),
     st.builds(ShuffleStage, seed=st.none() | st.integers()),
-    st.builds(FilePartitioningStage, file_paths=text),
+    st.builds(
+        FilePartitioningStage,
+        file_paths=text | st.lists(text, max_size=3),
+        file_extensions=st.none() | st.lists(text, max_size=2),
+    ),
 )
 
 
 @settings(max_examples=150, deadline=None)
 @given(name=text, seed=st.integers(), listed=st.lists(anything, min_size=1, max_size=4))
 def test_every_pipeline_survives_being_written_and_read(name, seed, listed):
-    written = recipe.dumps(name, seed, listed)
+    pipeline = pipeline_of(*listed, name=name, seed=seed)
+    written = recipe.dumps(pipeline)
     assert written.count("\n") == len(listed) + 3, "one line for each stage"
-    pipeline = recipe.loads(written)
-    assert (pipeline.name, pipeline.seed, pipeline.stages) == (name, seed, tuple(listed))
+    assert recipe.loads(written) == pipeline
 
 
 @settings(max_examples=300, deadline=None)
@@ -94,19 +106,19 @@ def test_any_text_is_a_recipe_or_has_a_line_that_is_wrong(found):
 
 def test_a_list_that_is_there_twice_is_written_twice():
     shared = ["a.tar", "b.tar"]
-    written = recipe.dumps("x", 0, [ImageReaderStage(shared), ImageReaderStage(shared)])
+    written = recipe.dumps(pipeline_of(ImageReaderStage(shared), ImageReaderStage(shared)))
     assert written.count("[a.tar, b.tar]") == 2
     assert recipe.loads(written).stages[1] == ImageReaderStage(("a.tar", "b.tar"))
 
 
 def test_a_path_object_is_written_as_text():
-    written = recipe.dumps("x", 0, [ImageWriterStage(output_dir=Path("some/out"))])
+    written = recipe.dumps(pipeline_of(ImageWriterStage(output_dir=Path("some/out"))))
     assert recipe.loads(written).stages == (ImageWriterStage(output_dir="some/out"),)
 
 
 def test_what_no_recipe_can_hold_is_refused_by_name():
     with pytest.raises(UsageError, match=r"FilterStage\.where is a object; a recipe can hold"):
-        recipe.dumps("x", 0, [FilterStage(object())])
+        recipe.dumps(pipeline_of(FilterStage(object())))
 
 
 def test_relative_paths_start_at_the_recipe(tmp_path):
@@ -130,6 +142,29 @@ def test_a_recipe_in_the_working_directory_leaves_paths_as_they_are(tmp_path, mo
     monkeypatch.chdir(tmp_path)
     Path("r.yaml").write_text(PHOTOS)
     assert recipe.load("r.yaml").stages == recipe.loads(PHOTOS).stages
+
+
+@pytest.mark.parametrize("place", ["recipes/r.yaml", "r.yaml"])
+def test_a_recipe_that_is_written_beside_the_one_that_was_read_is_the_same(
+    place, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("recipes").mkdir()
+    text = (
+        "stages: [ImageReaderStage: {path_or_paths: [../a, b/]}, ImageWriterStage: {output_dir: o}]"
+    )
+    Path(place).write_text(text)
+    read = recipe.load(place)
+    Path(place).with_name("again.yaml").write_text(recipe.dumps(read))
+    assert recipe.load(Path(place).with_name("again.yaml")) == read
+
+
+def test_paths_that_a_recipe_elsewhere_names_mean_the_same_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("recipes").mkdir()
+    Path("recipes/r.yaml").write_text("stages: [ImageReaderStage: {path_or_paths: ../a/}]")
+    (reader,) = recipe.load("recipes/r.yaml").stages
+    assert reader.path_or_paths == f"{tmp_path}/recipes/../a/"
 
 
 def test_addresses_are_no_relative_paths():
@@ -248,7 +283,7 @@ def own(tmp_path, monkeypatch):
 
 def test_a_stage_of_ones_own_is_spelled_with_its_module(own):
     stage = own.Watermark(threshold=0.25, words=("a", "b"))
-    written = recipe.dumps("x", 0, [stage])
+    written = recipe.dumps(pipeline_of(stage))
     assert "- own_stages:Watermark: {threshold: 0.25, words: [a, b]}\n" in written
     assert recipe.loads(written).stages == (stage,)
 
@@ -287,7 +322,7 @@ def entry_points(monkeypatch):
 def test_a_stage_that_a_package_names_needs_no_module(own, entry_points):
     del entry_points
     stage = own.Watermark(limit=4)
-    written = recipe.dumps("x", 0, [stage])
+    written = recipe.dumps(pipeline_of(stage))
     assert "- Watermark: {limit: 4}\n" in written
     assert recipe.loads(written).stages == (stage,)
 

@@ -167,6 +167,14 @@ class Pipeline:
         self.seed = seed
         self._stages: list[Stage] = []
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether the other is a pipeline of the same name, seed and stages."""
+        if not isinstance(other, Pipeline):
+            return NotImplemented
+        return (self.name, self.seed, self.stages) == (other.name, other.seed, other.stages)
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         return tuple(self._stages)
@@ -270,7 +278,7 @@ def _default(field: dataclasses.Field[object]) -> object:
 
 
 def _reader(stages: Sequence[Stage]) -> tuple[ImageReaderStage, list[Stage]]:
-    """Return the reader, its paths as plain text, and the stages behind it."""
+    """Return the reader with its input, and the stages behind it."""
     rest = list(stages)
     partitioning = rest.pop(0) if rest and isinstance(rest[0], FilePartitioningStage) else None
     reader = rest.pop(0) if rest else None
@@ -292,9 +300,7 @@ def _reader(stages: Sequence[Stage]) -> tuple[ImageReaderStage, list[Stage]]:
             "expected a folder, tars, a glob, or a list of these"
         )
         raise PlanError(msg)
-    if isinstance(paths, (str, os.PathLike)):
-        return dataclasses.replace(reader, path_or_paths=os.fspath(paths)), rest
-    return dataclasses.replace(reader, path_or_paths=tuple(map(os.fspath, paths))), rest
+    return dataclasses.replace(reader, path_or_paths=paths), rest
 
 
 def _check_plain(stage: Stage) -> None:

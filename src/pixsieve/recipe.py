@@ -12,9 +12,9 @@
 
 A stage is a name, or a name with its fields; fields that are left out have their defaults. Names
 are those of :mod:`pixsieve.stages`, those that installed packages give in the entry point group
-``pixsieve.stages``, and ``module:Class``. Relative paths are relative to the recipe's own folder.
-A recipe is data: YAML tags, anchors and aliases are refused, and every value must have the very
-type of its field.
+``pixsieve.stages``, and ``module:Class``. Relative paths start at the recipe's own folder; where
+that is not the working directory, the pipeline has them as absolute paths. A recipe is data: YAML
+tags, anchors and aliases are refused, and every value must have the very type of its field.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ from pixsieve.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from pixsieve.pipeline import Plan
 
 _T = TypeVar("_T")
 
@@ -95,7 +97,8 @@ def loads(text: str, source: str = "recipe.yaml", folder: Path | None = None) ->
     Args:
         text: The recipe.
         source: What messages call it.
-        folder: Where relative paths start; ``None`` leaves them as they are.
+        folder: Where relative paths start, which makes them absolute; ``None``, and the working
+            directory as ``Path()``, leave them as they are.
 
     Raises:
         RecipeError: what is wrong, in which line.
@@ -136,8 +139,8 @@ def parse_stages(sources: Sequence[str], stages: Sequence[str]) -> Pipeline:
     return pipeline
 
 
-def dumps(name: str, seed: int, stages: Iterable[Stage]) -> str:
-    """Return a recipe as text, always the same for equal stages; ``loads`` gives equal stages back.
+def dumps(pipeline: Pipeline | Plan) -> str:
+    """Return a pipeline as a recipe, the same text for equal ones; ``loads`` gives an equal one.
 
     Fields that have their defaults are left out. A stage that a script defines at its top level can
     be written, as ``__main__:Class``, but not loaded.
@@ -145,8 +148,8 @@ def dumps(name: str, seed: int, stages: Iterable[Stage]) -> str:
     Raises:
         UsageError: a field's value is none that a recipe can hold.
     """
-    lines = [_line({"name": name}), _line({"seed": seed}), "stages:"]
-    for stage in stages:
+    lines = [_line({"name": pipeline.name}), _line({"seed": pipeline.seed}), "stages:"]
+    for stage in pipeline.stages:
         label = stage_name(type(stage))
         values = {
             field.name: _plain(getattr(stage, field.name), f"{label}.{field.name}")
@@ -473,7 +476,7 @@ class _Reader:
             return tuple(self._resolved(each) for each in value)
         if _SCHEME.match(value) or self.folder == Path():
             return value
-        joined = self.folder / value
+        joined = self.folder.absolute() / value
         return f"{joined}/" if value.endswith("/") else str(joined)
 
 

@@ -64,7 +64,7 @@ class Recipe:
 
     def to_yaml(self) -> str:
         """Return the recipe as a file that can be run again."""
-        return recipe.dumps(self.plan.name, self.plan.seed, self.plan.stages)
+        return recipe.dumps(self.plan)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

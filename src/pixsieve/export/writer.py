@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -64,6 +65,7 @@ class ImageWriterStage(WriteStage):
             msg = f"member_names is {self.member_names!r}; expected 'id' or 'sequential'"
             raise PlanError(msg)
         check_fields(self)
+        object.__setattr__(self, "output_dir", os.fspath(self.output_dir))
         if not self.output_dir:
             msg = "output_dir is empty; name the folder of the dataset"
             raise PlanError(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence  # noqa: TC003  # recipes ask for the types
 from dataclasses import dataclass, field
 from typing import Literal
@@ -36,6 +37,12 @@ class FilePartitioningStage(ReadStage):
     file_paths: str | Sequence[str]
     files_per_partition: int | None = None
     file_extensions: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        object.__setattr__(self, "file_paths", _plain(self.file_paths))
+        if self.file_extensions is not None:
+            object.__setattr__(self, "file_extensions", tuple(self.file_extensions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,8 @@ class ImageReaderStage(ReadStage):
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.path_or_paths is not None:
+            object.__setattr__(self, "path_or_paths", _plain(self.path_or_paths))
         for name in ("max_pixels", "max_image_bytes"):
             if getattr(self, name) < 1:
                 msg = f"{name} is {getattr(self, name)}; expected at least 1"
@@ -95,3 +104,10 @@ class ImageReaderStage(ReadStage):
 
     def adds(self) -> pa.Schema:
         return pa.schema([(name, JSON_TYPES[kind]) for name, kind in self.json_fields.items()])
+
+
+def _plain(paths: str | Sequence[str]) -> str | tuple[str, ...]:
+    """Return paths as recipes give them, so that a stage equals the one that is read back."""
+    if isinstance(paths, (str, os.PathLike)):
+        return os.fspath(paths)
+    return tuple(map(os.fspath, paths))

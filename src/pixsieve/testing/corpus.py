@@ -196,7 +196,7 @@ class Program:
         """
         folder = directory or self.folder
         path = folder / "run.yaml"
-        path.write_text(recipe.dumps(pipeline.name, pipeline.seed, pipeline.stages))
+        path.write_text(recipe.dumps(pipeline))
         arguments = [str(path), str(workers), *([str(workspace)] if workspace else [])]
         process = subprocess.Popen(  # noqa: S603  # this very program
             [*before, sys.executable, "-c", PROGRAM, *arguments],
