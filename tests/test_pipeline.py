@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,9 @@ import pyarrow as pa
 import pytest
 
 from pixsieve import image, schema
+from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.progress import Quiet
+from pixsieve.engine.run import RunOptions
 from pixsieve.errors import PlanError, UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (
@@ -29,6 +33,8 @@ from pixsieve.stages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from pixsieve.engine.progress import Progress
+    from pixsieve.engine.result import RunResult
     from pixsieve.select.base import Rows, Verdicts
     from pixsieve.stage import ImageBatch
 
@@ -293,6 +299,25 @@ def test_the_description_says_what_is_decoded(stages: list[Stage], check: str):
     lines = pipeline.describe().splitlines()
     assert f"inspect: reads each sample once, {check}" in "\n".join(lines)
     assert [line for line in lines if line.startswith("└─")]
+
+
+def test_a_verbose_writer_has_a_line_for_every_shard(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def run(verbose: bool, progress: Progress | None = None) -> tuple[RunResult, str]:
+        output = tmp_path / f"{verbose} {progress is None}"
+        writer = ImageWriterStage(output_dir=str(output), images_per_tar=10, verbose=verbose)
+        pipeline = Pipeline().add_stage(ImageReaderStage(str(corpus / "files"))).add_stage(writer)
+        result = pipeline.run(InlineExecutor(), RunOptions(max_failed=1, progress=progress))
+        said = capsys.readouterr()
+        assert said.out == ""
+        return result, said.err
+
+    result, said = run(verbose=True)
+    for tar in result.shards:
+        line = rf"^{tar}: \d+ samples, .* bytes, .* samples/s, written"
+        assert re.search(line, said, re.MULTILINE)
+    assert run(verbose=False)[1] == run(verbose=True, progress=Quiet())[1] == ""
 
 
 @pytest.mark.parametrize(

@@ -224,10 +224,19 @@ class Pipeline:
         return describe(self.plan())
 
     def run(self, executor: Executor | None = None, options: RunOptions | None = None) -> RunResult:
-        """Run the pipeline; see :func:`pixsieve.engine.run.run`."""
-        from pixsieve.engine.run import run  # noqa: PLC0415  # the builder must not import the engine
+        """Run the pipeline; see :func:`pixsieve.engine.run.run`.
 
-        return run(self.plan(), executor, options)
+        A writer that is ``verbose`` has its lines on standard error, unless ``options`` say who
+        hears of the progress.
+        """
+        # the builder must not import the engine
+        from pixsieve.engine.progress import Lines  # noqa: PLC0415
+        from pixsieve.engine.run import RunOptions, run  # noqa: PLC0415
+
+        plan, options = self.plan(), options or RunOptions()
+        if plan.writer and plan.writer.verbose and options.progress is None:
+            options = dataclasses.replace(options, progress=Lines())
+        return run(plan, executor, options)
 
 
 def describe(plan: Plan) -> str:
