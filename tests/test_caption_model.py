@@ -71,6 +71,27 @@ def test_an_old_configuration_that_names_the_wrong_end_token_takes_the_largest(t
     np.testing.assert_array_equal(vectors(model, TEXTS), vectors(MODELS / "clip", TEXTS))
 
 
+def test_an_end_token_that_is_not_the_largest_is_the_configurations(tmp_path):
+    model, golden = Path(shutil.copytree(MODELS / "clip", tmp_path / "m")), GOLDEN["golden"]("clip")
+    config = json.loads((model / "config.json").read_text())
+    config["text_config"]["eos_token_id"] = int(golden["a"])
+    (model / "config.json").write_text(json.dumps(config))
+    expected = GOLDEN["unit"](golden["texts_to_a"])
+    assert np.abs(expected - GOLDEN["unit"](golden["texts"])).max() > 0.1
+    np.testing.assert_allclose(vectors(model, TEXTS), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_what_a_text_configuration_leaves_out_has_its_class_defaults(tmp_path, name):
+    """The golden folder has them as that class wrote them; its generator gave none of these."""
+    model = Path(shutil.copytree(MODELS / name, tmp_path / "m"))
+    config = json.loads((model / "config.json").read_text())
+    for setting in ("hidden_act", "layer_norm_eps"):
+        del config["text_config"][setting]
+    (model / "config.json").write_text(json.dumps(config))
+    np.testing.assert_array_equal(vectors(model, TEXTS), vectors(MODELS / name, TEXTS))
+
+
 def siglip2_tokens(folder_of_model: Path, **settings: object) -> list[np.ndarray]:
     """Tokens of the golden texts by SigLIP 2's tokenizer, in a folder of our own."""
     model = Path(shutil.copytree(MODELS / "siglip", folder_of_model))
@@ -86,6 +107,34 @@ def siglip2_tokens(folder_of_model: Path, **settings: object) -> list[np.ndarray
 def test_siglip_2_tokens_equal_those_of_its_own_tokenizer(tmp_path):
     expected = GOLDEN["golden"]("siglip2_tokenizer")["ids"]
     np.testing.assert_array_equal(siglip2_tokens(tmp_path / "m"), expected)
+
+
+def test_siglip_2_texts_are_in_lower_case_even_if_its_file_does_not_say_so(tmp_path):
+    def without_lower(normalizer: object) -> object:
+        if isinstance(normalizer, dict) and normalizer["type"] == "Sequence":
+            each = [without_lower(inner) for inner in normalizer["normalizers"]]
+            return normalizer | {"normalizers": [inner for inner in each if inner]}
+        lower = isinstance(normalizer, dict) and normalizer["type"] == "Lowercase"
+        return None if lower else normalizer
+
+    before = siglip2_tokens(tmp_path / "m")
+    file = tmp_path / "m" / "tokenizer.json"
+    told = json.loads(file.read_text())
+    assert "Lowercase" in json.dumps(told["normalizer"])
+    file.write_text(json.dumps(told | {"normalizer": without_lower(told["normalizer"])}))
+    assert "Lowercase" not in file.read_text()
+    place = folder.find(str(tmp_path / "m"))
+    tower = architecture.text(place, image_model.read_tensors(place))
+    found = tokenizer.load(place, dataclasses.replace(tower, vocabulary=1000))(TEXTS)
+    np.testing.assert_array_equal(found, before)
+
+
+def test_open_clip_reads_html_entities_and_clip_does_not():
+    plain, escaped = ["dog & cat"], ["dog &amp;amp; cat"]
+    (one,), (other,) = (tokens(MODELS / "open_clip", each) for each in (plain, escaped))
+    np.testing.assert_array_equal(one, other)
+    (one,), (other,) = (tokens(MODELS / "clip", each) for each in (plain, escaped))
+    assert len(one) != len(other) or (one != other).any()
 
 
 def test_a_folder_may_ask_to_fill_up_in_front_and_for_a_start_token(tmp_path):

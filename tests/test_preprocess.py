@@ -1,6 +1,7 @@
 """Pixels are prepared as each model's own processor does it, whatever the shape of the image."""
 
 import dataclasses
+import json
 import runpy
 from pathlib import Path
 
@@ -21,6 +22,31 @@ def test_pixels_equal_the_models_own_processor_on_odd_sizes(name):
     np.testing.assert_array_equal(
         prepare(GOLDEN["golden_images"]()), GOLDEN["golden"](name)["pixels"]
     )
+
+
+LEFT_OUT = ("resample", "do_resize", "do_rescale", "do_normalize", "rescale_factor")
+
+
+@pytest.mark.parametrize(
+    ("name", "left_out"),
+    [
+        ("clip", (*LEFT_OUT, "do_center_crop", "image_mean", "image_std")),
+        ("siglip", (*LEFT_OUT, "image_mean", "image_std")),
+        ("dinov2", (*LEFT_OUT, "do_center_crop")),
+    ],
+)
+def test_what_a_file_leaves_out_is_as_the_processors_own_class_has_it(name, left_out):
+    """The generator gave none of these; the class that made the pixels had its own."""
+    file = GOLDEN["MODELS"] / name / "preprocessor_config.json"
+    config = json.loads(file.read_text())
+    whole = preprocess.from_processor(config, name, "here")
+    assert set(left_out) <= set(config)
+    for setting in left_out:
+        del config[setting]
+    found = preprocess.from_processor(config, name, "here")
+    assert found == whole
+    pixels = dataclasses.replace(found, exact=True)(GOLDEN["golden_images"]())
+    np.testing.assert_array_equal(pixels, GOLDEN["golden"](name)["pixels"])
 
 
 @pytest.mark.parametrize("name", GOLDEN["IMAGE_MODELS"])

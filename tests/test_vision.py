@@ -161,6 +161,18 @@ def test_an_open_clip_tower_of_another_kind_is_refused_by_its_setting(tmp_path, 
         image_model.find(str(model))
 
 
+@pytest.mark.parametrize("name", ["clip", "siglip", "dinov2", "dinov2_with_registers"])
+def test_what_a_configuration_leaves_out_has_its_class_defaults(tmp_path, name):
+    """The golden folder has them as that class wrote them; its generator gave none of these."""
+    model = Path(shutil.copytree(MODELS / name, tmp_path / "m"))
+    config = json.loads((model / "config.json").read_text())
+    part = config.get("vision_config", config)
+    for setting in ("hidden_act", "layer_norm_eps"):
+        del part[setting]
+    (model / "config.json").write_text(json.dumps(config))
+    np.testing.assert_array_equal(embed(model, IMAGES), embed(MODELS / name, IMAGES))
+
+
 def test_a_changed_file_is_seen_by_the_next_look(model):
     assert image_model.find(str(model)).preprocess.mean[0] != 0.5
     change(model / "preprocessor_config.json", image_mean=[0.5, 0.5, 0.5])

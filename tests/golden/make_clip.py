@@ -23,6 +23,7 @@ import open_clip
 import sentencepiece
 import torch
 from inputs import TEXTS, golden_images
+from open_clip.tokenizer import get_clean_fn
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from safetensors.torch import save_file
@@ -141,9 +142,12 @@ def make_clip() -> CLIPTokenizer:
     with torch.no_grad():
         images = features(model.get_image_features(normalised(processor)))
         texts = features(model.get_text_features(**ids))
+        # An end token that is not the largest id, as in vocabularies with added tokens.
+        model.text_model.eos_token_id = vocab["a</w>"]
+        texts_to_a = features(model.get_text_features(**ids))
     save(
         "clip", folder, pixels=pixels_of(processor), images=images, texts=texts,
-        ids=ids["input_ids"].numpy(),
+        texts_to_a=texts_to_a, a=np.array(vocab["a</w>"]), ids=ids["input_ids"].numpy(),
     )  # fmt: skip
     return tokenizer
 
@@ -177,9 +181,11 @@ def make_open_clip(tokenizer: CLIPTokenizer) -> None:
     )
     tokenizer.save_pretrained(folder)
     transform = image_transform_v2(PreprocessCfg(size=32, **preprocess), is_train=False)
+    clean = get_clean_fn("lower")
     ids = tokenizer(
-        TEXTS, padding="max_length", truncation=True, max_length=24, return_tensors="pt"
-    )["input_ids"]
+        [clean(text) for text in TEXTS],
+        padding="max_length", truncation=True, max_length=24, return_tensors="pt",
+    )["input_ids"]  # fmt: skip
     inputs = torch.stack([transform(Image.fromarray(image)) for image in golden_images()])
     mean, std = (np.array(preprocess[name])[:, None, None] for name in ("mean", "std"))
     plain = np.rint((inputs.numpy() * std + mean) * 255).astype(np.uint8)

@@ -7,6 +7,7 @@ and fills up; a text that is too long is cut so that the end token stays.
 
 from __future__ import annotations
 
+import html
 import re
 import string
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Tokenizer:
         left: Texts are filled up in front.
         canonical: Lower case without punctuation, as SigLIP (the first) was trained.
         lower: Lower case, as SigLIP 2 was trained.
+        entities: HTML entities are read, twice, as OpenCLIP's models were trained.
     """
 
     tokenizer: tokenizers.Tokenizer
@@ -62,6 +64,7 @@ class Tokenizer:
     left: bool
     canonical: bool
     lower: bool
+    entities: bool
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """Return for each text its ids; no more than the context, the end token among them."""
@@ -81,6 +84,8 @@ class Tokenizer:
         if self.canonical:
             text = text.replace("\u2581", " ").lower().translate(_PUNCTUATION)
             return re.sub(r"\s+", " ", text).strip()
+        if self.entities:
+            text = html.unescape(html.unescape(text))
         return text.lower() if self.lower else text
 
 
@@ -127,6 +132,7 @@ def load(folder: ModelFolder, tower: Text) -> Tokenizer:
             left=False,
             canonical=False,
             lower=False,
+            entities=folder.kind == "open_clip",
         )
     return Tokenizer(
         tokenizer=tokenizer,
@@ -138,4 +144,5 @@ def load(folder: ModelFolder, tower: Text) -> Tokenizer:
         left=settings.get("padding_side") == "left",
         canonical=sentencepiece,
         lower=not sentencepiece,
+        entities=False,
     )

@@ -53,7 +53,7 @@ class CaptionSimilarityStage(ScoreStage):
         exact: See there; for ``embedding=None``.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     model: str = "openai/clip-vit-large-patch14"
     model_dir: str | None = None
