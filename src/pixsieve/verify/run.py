@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import contextlib
+import functools
+import signal
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pixsieve.engine.drive import Stop, drive
+from pixsieve.engine.local import LocalExecutor
+from pixsieve.engine.progress import Quiet
+from pixsieve.engine.units import Context, Unit
 from pixsieve.errors import (
+    InterruptedRunError,
     SourceError,
     SourceNotFoundError,
     StorageError,
     UsageError,
-    WorkerLostError,
 )
-from pixsieve.processes import without_main
 from pixsieve.schema import SIDECAR
 from pixsieve.verify import accounts
 from pixsieve.verify.findings import Checked, Finding, Findings, VerifyReport, shown
@@ -35,7 +39,10 @@ from pixsieve.verify.shard import ShardResult, ShardTask, check_file, check_shar
 from pixsieve.verify.sidecars import Sidecar, UnreadableTableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Generator, Sequence
+
+Progress = Callable[[int, int, str], None]
+"""Takes the number of shards that are done, that of all, and the name of the last one."""
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
 
@@ -58,7 +65,7 @@ def verify(
     decode: bool = True,
     load: bool = True,
     workers: int = 1,
-    progress: Callable[[int, int, str], None] | None = None,
+    progress: Progress | None = None,
 ) -> VerifyReport:
     """Check a dataset, or a single tar with its sidecar, with none of the code that writes them.
 
@@ -74,7 +81,8 @@ def verify(
             time. Manifest, file sizes, sidecar rows, uniqueness and counts are checked anyway.
         decode: Whether images are decoded completely; if not, only their headers are read.
         load: Whether the shards are also read with the webdataset library, where it is installed.
-        workers: Number of processes.
+        workers: Number of worker processes. What an image may take of them is bounded, and one that
+            ends a worker is a finding. 0 checks in this process, without that.
         progress: Called after each shard with (shards done, shards to do, name of the shard).
 
     Raises:
@@ -82,14 +90,15 @@ def verify(
         SourceNotFoundError: If there is nothing at ``path``.
         SourceError: If there is no tar in it.
         StorageError: If a file cannot be read for a reason of the environment.
-        WorkerLostError: If a process died, for example in a decoder.
+        WorkerLostError: If a worker died again and again while it was at no image.
+        InterruptedRunError: If a signal came while workers were at work.
     """
     if not 0.0 < sample <= 1.0:
         raise UsageError(
             f"sample is {sample}, expected a share above 0 and at most 1, such as 0.01"
         )
-    if workers < 1:
-        raise UsageError(f"workers is {workers}, expected at least 1")
+    if workers < 0:
+        raise UsageError(f"workers is {workers}, expected at least 0")
     try:
         return _verify(Path(path), sample, workers, progress, decode=decode, load=load)
     except OSError as error:
@@ -102,7 +111,7 @@ def _verify(
     path: Path,
     sample: float,
     workers: int,
-    progress: Callable[[int, int, str], None] | None,
+    progress: Progress | None,
     *,
     decode: bool,
     load: bool,
@@ -112,11 +121,7 @@ def _verify(
     checked = Checked()
     if target.whole:
         checked += _check_folder(target, findings)
-    results: list[ShardResult] = []
-    for result in _run(tasks, workers):
-        results.append(result)
-        if progress is not None:
-            progress(len(results), len(tasks), result.task.tar)
+    results = _run(tasks, workers, progress or _silent)
     _check_results(target, results, findings)
     for result in results:
         checked += result.checked
@@ -272,22 +277,39 @@ def _check_strangers(target: _Target, findings: Findings) -> None:
 # -- the shards -------------------------------------------------------------------------------
 
 
-def _run(tasks: Sequence[ShardTask], workers: int) -> Iterator[ShardResult]:
-    """Check the shards, in their order, in this process or in others."""
-    if workers == 1 or len(tasks) <= 1:
-        yield from map(check_shard, tasks)
+def _run(tasks: Sequence[ShardTask], workers: int, progress: Progress) -> list[ShardResult]:
+    """Check the shards; return the results in the order of the tasks."""
+    found: dict[str, ShardResult] = {}
+    names = [f"{task.tar} ({number} of {len(tasks)})" for number, task in enumerate(tasks, 1)]
+    units = [
+        Unit(name=name, work=functools.partial(check_shard, task))
+        for name, task in zip(names, tasks, strict=True)
+    ]
+    with contextlib.closing(_checked(units, workers)) as checked:
+        for name, result in checked:
+            found[name] = result
+            progress(len(found), len(tasks), result.task.tar)
+    return [found[name] for name in names]
+
+
+def _checked(units: Sequence[Unit], workers: int) -> Generator[tuple[str, ShardResult], None, None]:
+    """Yield the units' names with their results, in any order."""
+    if not workers:
+        yield from ((unit.name, unit.work(Context())) for unit in units)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
-        try:
-            with without_main():  # processes start when they get their first task
-                results = pool.map(check_shard, tasks)
-            yield from results
-        except BrokenProcessPool as error:
-            raise WorkerLostError(
-                "a verifying process died: killed, out of memory, or crashed in a decoder; "
-                "verify the tars one by one to find which one does it"
-            ) from error
+    stop = Stop()
+    try:
+        with stop.listening(), LocalExecutor(workers=workers).open() as session:
+            for done in drive(iter(units), session, stop, Quiet()):
+                yield done.unit.name, done.value
+    except InterruptedRunError as error:
+        name = signal.Signals(error.exit_code - 128).name
+        msg = f"stopped by {name}; the dataset is as it was"
+        raise InterruptedRunError(msg, error.exit_code) from None
+
+
+def _silent(done: int, total: int, name: str) -> None:
+    """Tell nobody."""
 
 
 def _check_results(target: _Target, results: Sequence[ShardResult], findings: Findings) -> None:

@@ -16,6 +16,7 @@ from pixsieve.verify.sidecars import split_name
 
 if TYPE_CHECKING:
     from pixsieve.image import ImageHeader
+    from pixsieve.scorers.guard import Guard
     from pixsieve.verify.tars import Member, Report
 
 Row = dict[str, Any]
@@ -48,6 +49,8 @@ class SampleCheck:
         own: Whether pixsieve's own contract holds.
         split: Split that rows must have; only in own sets.
         decode: Whether images are decoded.
+        guard: Bounds what an image may take, and knows those that took more; it calls an image by
+            its offset in the tar.
         tar_finding: Takes what is wrong in the tar.
         row_finding: Takes what is wrong in the sidecar.
     """
@@ -56,6 +59,7 @@ class SampleCheck:
     own: bool
     split: str | None
     decode: bool
+    guard: Guard
     tar_finding: Report
     row_finding: Report
     limits: ImageLimits = field(default_factory=ImageLimits)
@@ -112,10 +116,18 @@ class SampleCheck:
 
     def _image(self, data: bytes, member: Member) -> ImageHeader | None:
         """Check an image by itself; return its header, None if it is not sound."""
+        lost = self.guard.avoid.get(member.offset)
+        if lost is not None:
+            self.tar_finding(
+                "image-undecodable", f"{lost.value}: it ended a worker process", member.name
+            )
+            return None
         try:
-            header = probe(data, self.limits)
-            if self.decode:
-                check_decode(data, header)
+            with self.guard.watch(member.offset):
+                header = probe(data, self.limits)
+                if self.decode:
+                    check_decode(data, header)
+                second = _second_opinion(data, header)
         except ImageProblemError as error:
             too_large = error.problem in {Problem.TOO_MANY_BYTES, Problem.TOO_MANY_PIXELS}
             rule = "image-too-large" if too_large else "image-undecodable"
@@ -128,7 +140,7 @@ class SampleCheck:
             self.tar_finding(
                 "extension-format", f"is a {header.format}, expected .{expected}", member.name
             )
-        return _second_opinion(data, header)
+        return second
 
     def _caption(self, sample: Sample, caption: str | None, file: BinaryIO) -> None:
         texts = [member for member in sample.members if split_name(member.name)[1].lower() == "txt"]

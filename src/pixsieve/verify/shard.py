@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pixsieve.engine.units import Context
     from pixsieve.image import ImageHeader
+    from pixsieve.scorers.guard import Guard
     from pixsieve.verify.samples import Row
 
 _FATAL = frozenset({"tar-cut", "tar-damaged", "tar-trailing-data"})
@@ -154,16 +156,17 @@ def _ignore(rule: str, message: str, member: str | None) -> None:
     """Take a fault that was reported before."""
 
 
-def check_shard(task: ShardTask) -> ShardResult:
-    """Check one shard; a pure function of its files."""
-    return _ShardCheck(task).run()
+def check_shard(task: ShardTask, context: Context) -> ShardResult:
+    """Check one shard: a function of its files, and of the images that ended a worker before."""
+    return _ShardCheck(task, context.guard).run()
 
 
 class _ShardCheck:
     """The state of checking one shard, from the first file to the last row."""
 
-    def __init__(self, task: ShardTask) -> None:
+    def __init__(self, task: ShardTask, guard: Guard) -> None:
         self.task = task
+        self.guard = guard
         self.folder = Path(task.folder)
         self.findings = Findings(own=task.own)
         self.checked = Checked()
@@ -304,6 +307,7 @@ class _ShardCheck:
             own=task.own,
             split=task.split,
             decode=task.decode,
+            guard=self.guard,
             tar_finding=self._tar_finding,
             row_finding=self._row_finding,
         )
