@@ -15,6 +15,7 @@ from PIL import Image
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.engine.local import LocalExecutor
 from pixsieve.engine.run import RunOptions
+from pixsieve.errors import FailureBudgetError
 from pixsieve.pipeline import Pipeline
 from pixsieve.query import query
 from pixsieve.stages import ImageReaderStage, ImageWriterStage
@@ -141,3 +142,18 @@ def test_the_largest_image_that_is_accepted_can_be_encoded_in_a_workers_memory(t
         pipeline = Pipeline().add_stage(ImageReaderStage(str(tmp_path / "in")))
         pipeline.add_stage(ImageWriterStage(output_dir=str(output), image_format=image_format))
         assert pipeline.run(LocalExecutor(workers=1)).counts.kept == 2
+
+
+def test_more_lost_bytes_than_images_may_fail_stop_the_run(tmp_path):
+    path = tmp_path / "in.tar"
+    write_tar(path, count=40)
+    with tarfile.open(path) as tar:
+        third = tar.getmember("2.txt")
+    data = bytearray(path.read_bytes())
+    data[third.offset] ^= 1  # of a header: what is behind it cannot be found, and is one row
+    path.write_bytes(data)
+    pipeline = Pipeline().add_stage(ImageReaderStage(str(path)))
+    pipeline.add_stage(ImageWriterStage(output_dir=str(tmp_path / "out")))
+    with pytest.raises(FailureBudgetError, match=r"bytes of the sources cannot be read.*in\.tar"):
+        pipeline.run(InlineExecutor(), RunOptions(max_failed=0.5))
+    assert pipeline.run(InlineExecutor(), RunOptions(max_failed=1)).counts.kept == 2

@@ -248,6 +248,7 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         notes=(
             *(note for each in indexed for note in each.notes),
             *_unread(job),
+            *_unpacked(job),
             *job.plan.warnings,
             *_odd_filters(job.plan, selected),
         ),
@@ -286,6 +287,15 @@ def _unread(job: _Job) -> Iterator[str]:
         yield (
             f"the caption or json of {job.unread} samples could not be read into columns; "
             "metadata_problem says why, the files themselves travel unchanged"
+        )
+
+
+def _unpacked(job: _Job) -> Iterator[str]:
+    size = sum(path.stat().st_size for path in Path(job.ledger.spool).glob("*"))
+    if size:
+        yield (
+            f"unpacked archives take {size:,} bytes in {job.ledger.spool}, for further runs; "
+            "pixsieve clean removes them"
         )
 
 
@@ -337,7 +347,26 @@ def _index(job: _Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
             "expected images or tars with images"
         )
         raise SourceNotFoundError(msg)
-    return [found[number] for number in sorted(found)]
+    indexed = [found[number] for number in sorted(found)]
+    _check_lost(job, indexed)
+    return indexed
+
+
+def _check_lost(job: _Job, indexed: Sequence[work.Indexed]) -> None:
+    """Stop where more of the sources could not be read than the run allows.
+
+    How many images that are, nobody knows: a damaged tar counts as one that failed.
+    """
+    lost, size = sum(each.lost for each in indexed), sum(each.size for each in indexed)
+    if lost <= job.options.max_failed * size:
+        return
+    notes = [note for each in indexed if each.lost for note in each.notes]
+    msg = (
+        f"{lost:,} of {size:,} bytes of the sources cannot be read, at most "
+        f"{job.options.max_failed:.0%} may: {'; '.join(notes[:_EXAMPLES])}. "
+        "Mend the source, or allow more with max_failed (--max-failed)"
+    )
+    raise FailureBudgetError(msg)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

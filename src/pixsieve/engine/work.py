@@ -61,7 +61,8 @@ class Site:
 class Indexed:
     """A source shard whose samples are located.
 
-    ``parts`` are (first row, row behind the last) of what is measured together.
+    ``parts`` are (first row, row behind the last) of what is measured together; ``lost`` are bytes,
+    of ``size``, that could not be read.
     """
 
     source: str
@@ -70,6 +71,8 @@ class Indexed:
     parts: tuple[tuple[int, int], ...]
     notes: tuple[str, ...]
     ignored: int
+    size: int = 0
+    lost: int = 0
 
     @property
     def tables(self) -> tuple[TableRecord, ...]:
@@ -189,6 +192,8 @@ def index(
         parts=_parts(found.table),
         notes=tuple(f"{shard.id}: {note}" for note in found.notes),
         ignored=found.ignored,
+        size=found.size,
+        lost=found.size - found.read_to,
     )
 
 

@@ -10,6 +10,7 @@ from pixsieve.sources.files import class_name, find_files, open_unchanged
 from pixsieve.sources.group import group, index_table
 from pixsieve.sources.spool import is_compressed, spool_path, unpack, unpacked_version
 from pixsieve.sources.tar import Walk, walk
+from pixsieve.storage.base import ObjectInfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pixsieve.sources.base import IndexOptions, SourceShard
-    from pixsieve.storage.base import ObjectInfo, Reader, Storage
+    from pixsieve.storage.base import Reader, Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,13 +30,14 @@ class IndexResult:
             be read on.
         notes: What is odd about the source without being a fault of any sample.
         ignored: Members that are no samples: folders, global headers and volume labels.
-        read_to: Up to which byte of the source (unpacked, if it is compressed) everything is
-            accounted for.
+        size: Bytes of the source, unpacked if it is compressed.
+        read_to: Up to which of these bytes everything is accounted for.
     """
 
     table: pa.Table
     notes: tuple[str, ...] = ()
     ignored: int = 0
+    size: int
     read_to: int
 
 
@@ -55,14 +57,15 @@ def index_shard(
         samples = find_files(shard, options, storage)
         classes = [class_name(sample) for sample in samples]
         table = index_table(samples, image_member=options.image_member, class_names=classes)
-        return IndexResult(table=table, read_to=sum(info.size for info in shard.files))
+        size = sum(info.size for info in shard.files)
+        return IndexResult(table=table, size=size, read_to=size)
     (info,) = shard.files
     with open_unchanged(storage, shard.root, info) as reader:
         if is_compressed(reader.read(0, min(info.size, 4))):
             result = _index_compressed(reader, info, options, storage, spool_dir)
         else:
             found = walk(reader, file=info.path, version=info.version)
-            result = _result(found, info.path, info.version, options)
+            result = _result(found, info, options)
         reader.check_unchanged()
     return result
 
@@ -74,27 +77,30 @@ def _index_compressed(
     spool = unpack(packed, storage, path)
     version = unpacked_version(info.version, spool.size)
     found = Walk()
+    size = 0
     if spool.kept:
         with storage.open(path) as reader:
             found = walk(reader, file=info.path, version=version)
+            size = reader.info.size
     if spool.fault:
         found.faults.append(spool.fault)
-    return _result(found, info.path, version, options)
+    return _result(found, ObjectInfo(info.path, size, version), options)
 
 
-def _result(found: Walk, file: str, version: str, options: IndexOptions) -> IndexResult:
+def _result(found: Walk, info: ObjectInfo, options: IndexOptions) -> IndexResult:
     samples = group(
         found.members, last=options.key_split == "last", image_member=options.image_member
     )
     table = index_table(
         samples,
         image_member=options.image_member,
-        faults=[(file, version, fault) for fault in found.faults],
+        faults=[(info.path, info.version, fault) for fault in found.faults],
     )
     return IndexResult(
         table=table,
         notes=(*found.notes, *_lost(found)),
         ignored=found.ignored,
+        size=info.size,
         read_to=found.read_to,
     )
 
