@@ -504,6 +504,14 @@ def test_a_bug_shows_its_traceback(trouble, capsys):
     assert said.splitlines()[-1].startswith("pixsieve: this is an error in pixsieve")
 
 
+@pytest.mark.parametrize("command", ["describe", "run"])
+def test_what_does_not_fit_in_a_recipe_has_its_line(command, photos, capsys):
+    del photos
+    Path("recipe.yaml").write_text(RECIPE.replace("width >=", "widht >="))
+    assert main([command, "recipe.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("pixsieve: recipe.yaml:3: filter 'widht >= 32' names")
+
+
 def test_control_c_before_a_run_has_its_own_code(monkeypatch, capsys):
     assert main(raising(monkeypatch, KeyboardInterrupt())) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "pixsieve: stopped"

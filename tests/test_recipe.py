@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixsieve import recipe, stages
-from pixsieve.errors import RecipeError, StorageError, UsageError
+from pixsieve.errors import PlanError, RecipeError, StorageError, UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (
     ExactDeduplicationStage,
@@ -234,6 +234,38 @@ def test_what_is_wrong_is_told_with_its_line(text):
         recipe.loads(text, "my.yaml")
     assert str(raised.value).startswith(f"my.yaml:{WRONG[text]}")
     assert "\n" not in str(raised.value)
+
+
+READER = "ImageReaderStage: {path_or_paths: photos}"
+WRITER = "ImageWriterStage: {output_dir: out}"
+MISFITS = {
+    (READER, "FilterStage: {where: widht > 2}"): "3: filter 'widht > 2' names the column 'widht'",
+    (READER, "FilterStage: {where: width}", "FilterStage: {where: x > 2}"): "3: filter 'width' giv",
+    (READER, "FilterStage: {where: true = true}", READER): "4: ImageReaderStage stands in the midd",
+    (WRITER, READER): "2: a pipeline starts with an ImageReaderStage",
+    ("FilePartitioningStage: {file_paths: in}", READER): "3: FilePartitioningStage and ImageReader",
+    ("FilePartitioningStage: {file_paths: in}",): " a pipeline starts with an ImageReaderStage",
+    (READER, WRITER, "ExactDeduplicationStage"): "3: ImageWriterStage stands in the middle",
+    (
+        READER.replace("}", ", json_fields: {sharpness: double}}"),
+        "ImageQualityStage",
+    ): "3: ImageQualityStage adds the column 'sharpness', which there is already",
+}
+
+
+@pytest.mark.parametrize("listed", MISFITS, ids=range(len(MISFITS)))
+def test_a_stage_that_does_not_fit_is_told_with_its_line(listed):
+    text = "".join(["stages:\n", *(f"- {each}\n" for each in listed)])
+    with pytest.raises(PlanError) as raised:
+        recipe.loads(text, "my.yaml").plan()
+    told = MISFITS[listed]
+    assert str(raised.value).startswith(told.lstrip() if told[0] == " " else f"my.yaml:{told}")
+
+
+def test_a_stage_of_the_command_line_that_does_not_fit_is_told_by_its_number():
+    pipeline = recipe.parse_stages(["a"], ["ImageQualityStage", "FilterStage: {where: widht > 2}"])
+    with pytest.raises(PlanError, match=r"^stage 2:1: filter 'widht > 2' names the column"):
+        pipeline.plan()
 
 
 def test_a_file_that_is_no_recipe_is_named(tmp_path):

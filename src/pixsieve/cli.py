@@ -517,13 +517,13 @@ def _adapted(
             msg = "--output has no effect: the recipe has no ImageWriterStage"
             raise UsageError(msg)
     adapted = Pipeline(pipeline.name, seed=pipeline.seed)
-    for stage in pipeline.stages:
+    for stage, place in zip(pipeline.stages, pipeline.places, strict=True):
         if isinstance(stage, ImageReaderStage):
-            adapted.add_stage(dataclasses.replace(stage, **reading))
+            adapted.add_stage(dataclasses.replace(stage, **reading), place=place)
         elif isinstance(stage, ImageWriterStage):
-            adapted.add_stage(dataclasses.replace(stage, **writing))
+            adapted.add_stage(dataclasses.replace(stage, **writing), place=place)
         elif not (reading and isinstance(stage, FilePartitioningStage)):
-            adapted.add_stage(stage)
+            adapted.add_stage(stage, place=place)
     return adapted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections import Counter
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from pixsieve.engine.result import RunResult
     from pixsieve.engine.run import RunOptions
     from pixsieve.engine.units import Executor
+
+_RESERVED = (*schema.RESERVED, *plan_schema(pa.schema([])).names)
+"""Columns that no stage may add."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +170,7 @@ class Pipeline:
         self.name = name
         self.seed = seed
         self._stages: list[Stage] = []
+        self._places: list[str] = []
 
     def __eq__(self, other: object) -> bool:
         """Tell whether the other is a pipeline of the same name, seed and stages."""
@@ -179,12 +184,23 @@ class Pipeline:
     def stages(self) -> tuple[Stage, ...]:
         return tuple(self._stages)
 
-    def add_stage(self, stage: Stage) -> Self:
-        """Append a stage and return the pipeline."""
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where each stage was written, such as ``recipe.yaml:3``; ``""`` where nothing says it."""
+        return tuple(self._places)
+
+    def add_stage(self, stage: Stage, *, place: str = "") -> Self:
+        """Append a stage and return the pipeline.
+
+        Args:
+            stage: From :mod:`pixsieve.stages`, or your own.
+            place: Where it was written; what is wrong with the stage is told with it.
+        """
         if not isinstance(stage, Stage):
             msg = f"{stage!r} is a {type(stage).__name__}, expected a stage from pixsieve.stages"  # type: ignore[unreachable]  # types bind no script
             raise PlanError(msg)
         self._stages.append(stage)
+        self._places.append(place)
         return self
 
     def plan(self) -> Plan:
@@ -193,24 +209,29 @@ class Pipeline:
         Raises:
             PlanError: which stage does not fit, and why.
         """
-        reader, rest = _reader(self._stages)
+        first = int(bool(self._stages) and isinstance(self._stages[0], FilePartitioningStage))
+        with self._placed(first):
+            reader = _reader(self._stages[: first + 1])
+        rest = self._stages[first + 1 :]
         writer = None
         if rest and isinstance(rest[-1], ImageWriterStage):
             writer = rest[-1]
             rest = rest[:-1]
-        for stage in rest:
-            if not isinstance(stage, (ScoreStage, SelectStage)):
-                msg = (
-                    f"{type(stage).__name__} stands in the middle of pipeline {self.name!r}; "
-                    "expected a reader first, then scorers and selectors, then at most one writer, "
-                    "last"
-                )
-                raise PlanError(msg)
-        for stage in self._stages:
-            _check_plain(stage)
-        for stage in rest:
-            _check_answers(stage)
-        _check_columns([reader, *rest])
+        for number, stage in enumerate(rest, first + 1):
+            with self._placed(number):
+                if not isinstance(stage, (ScoreStage, SelectStage)):
+                    msg = (
+                        f"{type(stage).__name__} stands in the middle of pipeline {self.name!r}; "
+                        "expected a reader first, then scorers and selectors, then at most one "
+                        "writer, last"
+                    )
+                    raise PlanError(msg)
+        added: list[pa.Schema] = []
+        for number, stage in enumerate(self._stages):
+            with self._placed(number):
+                _check_plain(stage)
+                _check_answers(stage)
+                _check_columns(stage, added)
         return Plan(
             name=self.name,
             seed=self.seed,
@@ -218,6 +239,18 @@ class Pipeline:
             passes=tuple(_passes(_steps(rest))),
             writer=writer,
         )
+
+    @contextlib.contextmanager
+    def _placed(self, number: int) -> Iterator[None]:
+        """Put a stage's place before what is wrong with it."""
+        try:
+            yield
+        except PlanError as error:
+            place = self._places[number] if number < len(self._places) else ""
+            if not place:
+                raise
+            msg = f"{place}: {error}"
+            raise PlanError(msg) from error
 
     def describe(self) -> str:
         """Return the plan as a tree, with the columns that each stage reads and adds."""
@@ -286,11 +319,9 @@ def _default(field: dataclasses.Field[object]) -> object:
     return field.default if factory is dataclasses.MISSING else factory()
 
 
-def _reader(stages: Sequence[Stage]) -> tuple[ImageReaderStage, list[Stage]]:
-    """Return the reader with its input, and the stages behind it."""
-    rest = list(stages)
-    partitioning = rest.pop(0) if rest and isinstance(rest[0], FilePartitioningStage) else None
-    reader = rest.pop(0) if rest else None
+def _reader(stages: Sequence[Stage]) -> ImageReaderStage:
+    """Return the reader that the first stages make, with its input."""
+    partitioning, reader = (None, None, *stages)[-2:]
     if not isinstance(reader, ImageReaderStage):
         msg = "a pipeline starts with an ImageReaderStage(path_or_paths); add one first"
         raise PlanError(msg)
@@ -309,7 +340,7 @@ def _reader(stages: Sequence[Stage]) -> tuple[ImageReaderStage, list[Stage]]:
             "expected a folder, tars, a glob, or a list of these"
         )
         raise PlanError(msg)
-    return dataclasses.replace(reader, path_or_paths=paths), rest
+    return dataclasses.replace(reader, path_or_paths=paths)
 
 
 def _check_plain(stage: Stage) -> None:
@@ -339,34 +370,35 @@ def _check_answers(stage: Stage) -> None:
             raise PlanError(msg)
 
 
-def _check_columns(stages: Sequence[Stage]) -> None:
-    """Follow the columns through the stages: each must find what it reads, and add what is new.
+def _check_columns(stage: Stage, added: list[pa.Schema]) -> None:
+    """Follow the columns through a stage: it must find what it reads, and add what is new.
 
-    Names that differ in case only count as one, as they do in SQL.
+    Names that differ in case only count as one, as they do in SQL. ``added`` are the columns of the
+    stages before, and get those of this one.
     """
-    reserved = {name.lower() for name in (*schema.RESERVED, *plan_schema(pa.schema([])).names)}
-    added: list[pa.Schema] = []
-    for stage in _with_companions(stages):
+    for each in _with_companions([stage]):
         columns = sample_schema(added)
-        for name in stage.reads():
-            if name not in columns.names:
+        taken = {name.lower() for name in (*_RESERVED, *columns.names)}
+        name = type(each).__name__
+        for column in each.reads():
+            if column not in columns.names:
                 msg = (
-                    f"{type(stage).__name__} reads the column {name!r}, which no stage before it "
-                    f"adds{nearest(name, columns.names)}; "
+                    f"{name} reads the column {column!r}, which no stage before it "
+                    f"adds{nearest(column, columns.names)}; "
                     f"the columns are: {', '.join(columns.names)}"
                 )
                 raise PlanError(msg)
-        with blaming(stage, PlanError):
-            stage.check(columns)
-        for name in stage.adds().names:
-            if name.lower() in reserved:
+        with blaming(each, PlanError):
+            each.check(columns)
+        for column in each.adds().names:
+            if column.lower() in taken:
                 msg = (
-                    f"{type(stage).__name__} adds the column {name!r}, which there is already; "
+                    f"{name} adds the column {column!r}, which there is already; "
                     "give it another name"
                 )
                 raise PlanError(msg)
-            reserved.add(name.lower())
-        added.append(stage.adds())
+            taken.add(column.lower())
+        added.append(each.adds())
 
 
 def _with_companions(stages: Sequence[Stage]) -> Iterator[Stage]:

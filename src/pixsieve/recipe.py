@@ -121,7 +121,7 @@ def loads(text: str, source: str = "recipe.yaml", folder: Path | None = None) ->
         found = "an empty list" if empty else _shown(reader.value(listed))
         reader.fail(listed, f"stages: expected a list of stages, found {found}")
     for node in listed.value:
-        pipeline.add_stage(reader.stage(node))
+        pipeline.add_stage(reader.stage(node), place=reader.place(node))
     return pipeline
 
 
@@ -135,7 +135,8 @@ def parse_stages(sources: Sequence[str], stages: Sequence[str]) -> Pipeline:
     pipeline = Pipeline(name="scores").add_stage(builtin.ImageReaderStage(paths))
     for number, text in enumerate(stages, 1):
         reader = _Reader(f"stage {number}", None)
-        pipeline.add_stage(reader.stage(reader.parse(text)))
+        node = reader.parse(text)
+        pipeline.add_stage(reader.stage(node), place=reader.place(node))
     return pipeline
 
 
@@ -340,9 +341,13 @@ class _Reader:
 
     def fail(self, where: yaml.Node | int, message: str) -> typing.NoReturn:
         """Raise what is wrong at a node, or in a line counted from 0."""
-        line = where if isinstance(where, int) else _line_of(where.start_mark)
-        msg = f"{self.source}:{line + 1}: {message}"
+        msg = f"{self.place(where)}: {message}"
         raise RecipeError(msg)
+
+    def place(self, where: yaml.Node | int) -> str:
+        """Return the file and the line of a node, or of a line counted from 0."""
+        line = where if isinstance(where, int) else _line_of(where.start_mark)
+        return f"{self.source}:{line + 1}"
 
     def parse(self, text: str) -> yaml.Node:
         """Return the document, after a look at all that a recipe may not hold."""
