@@ -13,6 +13,7 @@ from pixsieve.pipeline import Pipeline
 from pixsieve.query import query
 from pixsieve.recipe import parse_stages
 from pixsieve.stages import ExactDeduplicationStage, FilterStage, ImageReaderStage, ImageWriterStage
+from pixsieve.testing import images
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,37 @@ def test_scoring_without_a_writer_leaves_a_workspace_to_ask(corpus, tmp_path):
     assert result.output_dir is None
     rows = query(tmp_path / "ws", "select count(*) n from samples where status = 'kept'")
     assert rows.to_pylist() == [{"n": result.counts.kept}]
+
+
+def test_a_workspace_knows_what_all_its_runs_have_measured(tmp_path):
+    def score(source, *stages):
+        pipeline = parse_stages([str(tmp_path / source)], stages)
+        pipeline.run(InlineExecutor(), RunOptions(workspace=str(tmp_path / "ws")))
+
+    def known(columns):
+        sql = f"select {columns} from samples order by original_path"  # noqa: S608
+        return [tuple(row.values()) for row in query(tmp_path / "ws", sql).to_pylist()]
+
+    for source, numbers in (("one", range(3)), ("two", range(3, 5))):
+        (tmp_path / source).mkdir()
+        for number in numbers:
+            (tmp_path / source / f"{number}.jpg").write_bytes(images.photo(number, 64, 48))
+    score("one", "ImageQualityStage")
+    score("one", "PerceptualHashStage")
+    both = known("brightness, phash, is_dark")
+    assert len(both) == 3
+    assert None not in {value for row in both for value in row}
+    score("two", "PerceptualHashStage", 'FilterStage: {where: "width > 1"}')
+    assert [row[:2] for row in known("original_path, status, phash, brightness")] == [
+        ("0.jpg", None), ("1.jpg", None), ("2.jpg", None), ("3.jpg", "kept"), ("4.jpg", "kept"),
+    ]  # fmt: skip
+    assert [row[0] is None for row in known("brightness")] == [False] * 3 + [True] * 2
+    score("one", "ThumbnailStage: {size: 8}")
+    score("two", "ThumbnailStage: {size: 16}")  # another meaning: of the first source it is gone
+    assert [len(row[0] or b"") for row in known("thumbnail")] == [0, 0, 0, 256, 256]
+    (tmp_path / "one" / "1.jpg").unlink()
+    score("one", "ImageQualityStage")
+    assert [path for (path,) in known("original_path")] == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"]
 
 
 @pytest.mark.parametrize("sql", ["selec 1", "select nothing from samples", "select 1 from other"])

@@ -9,14 +9,14 @@ import duckdb
 import msgspec
 
 from pixsieve import schema
-from pixsieve.engine.catalog import Catalog
+from pixsieve.engine.catalog import Catalog, Source
 from pixsieve.engine.output import CONTROL
 from pixsieve.errors import PixsieveError, SourceError, SourceNotFoundError, UsageError
 from pixsieve.export import dataset
 from pixsieve.select.base import FROM_INDEX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import pyarrow as pa
 
@@ -80,28 +80,58 @@ def _dataset_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> None
 
 
 def _workspace_tables(connection: duckdb.DuckDBPyConnection, workspace: Path) -> None:
-    """Put the column families of a workspace side by side.
-
-    All have the same rows in the same order.
-    """
+    """Put together what the runs of a workspace know of its sources."""
     catalog = msgspec.json.decode((workspace / Catalog.FILE).read_bytes(), type=Catalog)
-    families = [[str(workspace / name) for name in files] for files in catalog.families]
+    groups: dict[object, list[tuple[Source, int | None]]] = {}
+    row = 0
+    for number, source in enumerate(catalog.sources):
+        first = row if number < catalog.decided else None
+        shape = (first is None, [(family.identity, family.names) for family in source.families])
+        groups.setdefault(repr(shape), []).append((source, first))
+        row += source.rows
+    selection = _parquet([str(workspace / catalog.selection)], "file_row_number = true")
+    parts = [_side_by_side(workspace, group, selection) for group in groups.values()]
+    connection.sql(" UNION ALL BY NAME ".join(parts)).create_view("samples")
+
+
+def _side_by_side(
+    workspace: Path, group: Sequence[tuple[Source, int | None]], selection: str
+) -> str:
+    """Return the query for sources with the same column families.
+
+    All tables have the same rows in the same order. With each source comes its first row in the
+    selection, if the last run decided about it.
+    """
+    sources = [source for source, _ in group]
+    index = _parquet([str(workspace / name) for source in sources for name in source.index])
     located = ", ".join(f"i.{source} AS {name}" for name, source in FROM_INDEX.items())
     read = ", ".join(f"f0.{name}" for name in schema.INSPECTION.names if name not in _PROBLEMS)
     problems = ", ".join(f"coalesce(i.{n}, f0.{n}) AS {n}" for n in _PROBLEMS)
-    scores = "".join(f', f{number}."{name}"' for number, name in catalog.columns)
-    joins = "".join(
-        f" POSITIONAL JOIN {_parquet(files)} f{number}" for number, files in enumerate(families)
-    )
-    index = _parquet([str(workspace / name) for name in catalog.index])
-    selection = _parquet([str(workspace / catalog.selection)])
-    decided = "s.status, s.stage, s.reason, s.evidence, s.duplicate_of, s.rank"
-    connection.sql(
-        f"SELECT {located}, {read}, {problems}{scores}, {decided} "  # noqa: S608  # names of our own
-        f"FROM {index} i{joins} POSITIONAL JOIN {selection} s"
-    ).create_view("samples")
+    scores, joins = "", ""
+    for number, family in enumerate(sources[0].families):
+        tables = [str(workspace / t) for s in sources for t in s.families[number].tables]
+        joins += f" POSITIONAL JOIN {_parquet(tables)} f{number}"
+        scores += "".join(f', f{number}."{name}"' for name in family.names)
+    decided = ""
+    if group[0][1] is not None:
+        decided = ", s.status, s.stage, s.reason, s.evidence, s.duplicate_of, s.rank"
+        runs = [(first, first + source.rows - 1) for source, first in group if first is not None]
+        where = " OR ".join(f"file_row_number BETWEEN {a} AND {b}" for a, b in _joined(runs))
+        joins += f" POSITIONAL JOIN (SELECT * FROM {selection} WHERE {where}) s"  # noqa: S608
+    return f"SELECT {located}, {read}, {problems}{scores}{decided} FROM {index} i{joins}"  # noqa: S608  # names of our own
 
 
-def _parquet(files: Sequence[str]) -> str:
+def _joined(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return runs of rows with neighbours as one."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in runs:
+        if joined and start == joined[-1][1] + 1:
+            joined[-1] = (joined[-1][0], stop)
+        else:
+            joined.append((start, stop))
+    return joined
+
+
+def _parquet(files: Sequence[str], *options: str) -> str:
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
-    return f"read_parquet([{names}])"
+    return f"read_parquet([{names}]{''.join(f', {option}' for option in options)})"

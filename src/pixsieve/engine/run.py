@@ -238,8 +238,8 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         _check_budget(job, parts, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
     selected = dataclasses.replace(selected, reasons=_in_order(job.plan, selected.reasons))
-    added = [stage.adds() for stage in (job.plan.reader, *job.plan.scorers)]
-    write_catalog(job.ledger, parts, added, selected.table.path)
+    added = [("", job.plan.reader.adds().names), *_scores(job)]
+    write_catalog(job.ledger, job.site.root, parts, added, selected.table.path)
     result = functools.partial(
         RunResult,
         workspace=job.ledger.root,
@@ -274,6 +274,13 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         did_nothing=not wrote and not any(done.written for done in exported),
         offers_images=not writer.remove_image_data,
     )
+
+
+def _scores(job: _Job) -> Iterator[tuple[str, list[str]]]:
+    """Yield the identity and the columns of each scorer."""
+    for step in itertools.chain.from_iterable(each.steps for each in job.plan.passes):
+        if isinstance(step.stage, ScoreStage):
+            yield job.identities[step.label, step.derived], step.stage.adds().names
 
 
 def _in_order(plan: Plan, reasons: Sequence[ReasonCount]) -> tuple[ReasonCount, ...]:
@@ -772,7 +779,9 @@ def _counts(selected: work.Selected) -> Counts:
 
 def _says_empty(selected: work.Selected) -> str:
     listed = ", ".join(f"{r.count} by {r.stage} ({r.reason})" for r in selected.reasons)
-    return f"nothing is left of {selected.indexed} samples: {listed}; loosen the recipe"
+    dropped = any(r.status == Status.DROPPED for r in selected.reasons)
+    way_out = "loosen the recipe" if dropped else "mend the source"
+    return f"nothing is left of {selected.indexed} samples: {listed}; {way_out}"
 
 
 def _key(parts: Sequence[Part]) -> list[object]:
