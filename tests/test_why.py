@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pixsieve import InlineExecutor, Pipeline
-from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
+from pixsieve import InlineExecutor, Pipeline, RunOptions
+from pixsieve.errors import RunError, SourceError, SourceNotFoundError, UsageError
 from pixsieve.stages import (
     ExactDeduplicationStage,
     FilterStage,
@@ -30,13 +30,13 @@ def jpeg(seed: int, side: int = 64) -> bytes:
     return sink.getvalue()
 
 
-def export(source, output) -> None:
+def export(source, output, where="width >= 48", **options) -> None:
     pipeline = Pipeline()
     pipeline.add_stage(ImageReaderStage(str(source)))
-    pipeline.add_stage(FilterStage("width >= 48"))
     pipeline.add_stage(ExactDeduplicationStage())
+    pipeline.add_stage(FilterStage(where))
     pipeline.add_stage(ImageWriterStage(output_dir=str(output), images_per_tar=2))
-    pipeline.run(InlineExecutor())
+    pipeline.run(InlineExecutor(), RunOptions(**options))
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +181,66 @@ def test_a_dataset_that_lost_a_file_sends_to_verify(tmp_path, made):
     sidecar.write_bytes(whole[:-20])
     with pytest.raises(SourceError, match="pixsieve verify"):
         why(damaged, "small.jpg")
+
+
+@pytest.fixture
+def nothing_left(tmp_path):
+    """The output of a run whose filter dropped every sample, from a tar of many and loose files."""
+    source = tmp_path / "in"
+    source.mkdir()
+    with tarfile.open(source / "in.tar", "w") as tar:
+        for number in range(1100):  # more than one part
+            info = tarfile.TarInfo(f"k{number:04}.jpg")
+            data = jpeg(number, side=8)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    (source / "loose.jpg").write_bytes(jpeg(1099, side=8))
+    (source / "broken.jpg").write_bytes(jpeg(3)[:400])
+    with pytest.raises(RunError, match=r"nothing is left of 1102 .* loosen the recipe"):
+        export(source, tmp_path / "out", where="width > 8")
+    return tmp_path / "out"
+
+
+def test_there_is_an_answer_where_nothing_was_left_for_a_dataset(nothing_left):
+    for key in ("k0000", "k0500.jpg", "k1098"):
+        (answer,) = why(nothing_left, key)
+        assert (answer.status, answer.original_path) == ("dropped", "in.tar")
+        assert (answer.stage, answer.reason) == ("FilterStage", "filter")
+        assert json.loads(answer.evidence) == {"where": "width > 8", "width": 8}
+    (broken,) = why(nothing_left, "broken.jpg")
+    assert (broken.status, broken.reason) == ("failed", "truncated_image")
+    both = [*why(nothing_left, "loose"), *why(nothing_left, "k1099")]
+    (copy,) = (answer for answer in both if answer.reason == "exact_duplicate")
+    assert copy.twin in both
+    with pytest.raises(UsageError, match="has no sample 'brokn'; did you mean 'broken'"):
+        why(nothing_left, "brokn")
+
+
+def test_a_workspace_answers_for_what_was_kept_without_a_dataset(made, tmp_path):
+    photos = made.parent / "photos"
+    pipeline = Pipeline().add_stage(ImageReaderStage(str(photos)))
+    pipeline.add_stage(FilterStage("width >= 48"))
+    pipeline.run(InlineExecutor(), RunOptions(workspace=str(tmp_path)))
+    (answer,) = why(tmp_path, "tom5")
+    assert (answer.status, answer.tar_file) == ("kept", None)
+    assert "kept by every stage; it is in no dataset yet\n" in answer.to_text()
+    assert why(tmp_path, "small") == why(made, "small")
+
+
+def test_a_workspace_that_is_damaged_is_named(nothing_left):
+    for table in (nothing_left / ".pixsieve").rglob("*.parquet"):
+        table.unlink()
+    with pytest.raises(SourceError, match=r"the workspace .* cannot be read: .*; run the recipe"):
+        why(nothing_left, "broken.jpg")
+
+
+def test_where_all_images_are_broken_nobody_is_told_to_loosen_a_recipe(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.jpg").write_bytes(jpeg(3)[:400])
+    with pytest.raises(RunError, match=r"1 by inspect \(truncated_image\); mend the source"):
+        export(tmp_path / "in", tmp_path / "out", max_failed=1)
+    (answer,) = why(tmp_path / "out", "broken")
+    assert answer.status == "failed"
 
 
 SEARCH = """

@@ -689,13 +689,15 @@ def _shards_to(progress: Progress) -> Callable[[int, int, str], None]:
 @click.argument("output", metavar="OUT", type=click.Path())
 @click.argument("key", metavar="KEY")
 @_option(
-    "--json", "as_json", is_flag=True, heading="Output", help="Print the answers as a JSON list."
-)
+    "--json", "as_json", is_flag=True, heading="Output",
+    help="Print the answers as one JSON object.",
+)  # fmt: skip
 def why(*, output: str, key: str, as_json: bool) -> None:
     """Tell where an image went, or why it was left out.
 
-    OUT is the folder of a dataset. KEY is the id of an image or its key in the tars, or the file or
-    key that it had before, or the end of one of these.
+    OUT is the folder of a dataset, or of a run that left nothing for one, or the --workspace of a
+    run. KEY is the id of an image or its key in the tars, or the file or key that it had before, or
+    the end of one of these.
 
     \b
     Examples:

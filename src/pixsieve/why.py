@@ -2,7 +2,8 @@
 
 Answers come from the dataset's own files alone: the manifest, the sidecars and ``dropped.parquet``.
 Of these only the columns that can match are read, in batches, so that a set of many millions needs
-seconds and little memory.
+seconds and little memory. Where there is no dataset, as nothing was left for one, they come from
+what the last run decided in its workspace.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import operator
 import os.path
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import pyarrow as pa
@@ -23,7 +24,12 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
+from pixsieve.engine.catalog import Catalog
+from pixsieve.engine.output import CONTROL
 from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
+from pixsieve.schema import Status
+from pixsieve.select.base import FROM_INDEX
+from pixsieve.storage import tables
 from pixsieve.text import printable
 
 if TYPE_CHECKING:
@@ -108,6 +114,8 @@ class Answer:
     def _verdict(self) -> str:
         if self.tar_file is not None:
             return f"kept in {self.tar_file} as {self.member_name}"
+        if self.status == Status.KEPT:
+            return "kept by every stage; it is in no dataset yet"
         return f"{self.status} by {self.stage}: {self.reason}"
 
 
@@ -115,7 +123,8 @@ def why(output_dir: str | Path, key: str, *, limit: int = LIMIT) -> list[Answer]
     """Tell what became of the samples that ``key`` may mean.
 
     Args:
-        output_dir: Folder of a finished dataset.
+        output_dir: Folder of a finished dataset; or a workspace, or the folder of a run that made
+            no dataset, for what the last run there decided.
         key: An image_id, a key or member name in the dataset, an original key or path; or the last
             parts of one of the latter two. A file's extension may be there or not.
         limit: How many answers at most. Where more samples match, exact matches come first, then
@@ -124,14 +133,14 @@ def why(output_dir: str | Path, key: str, *, limit: int = LIMIT) -> list[Answer]
     Raises:
         UsageError: no sample is called so; the message has the names most like it.
         SourceNotFoundError: there is no such folder.
-        SourceError: it is no finished dataset, or a file of it cannot be read.
+        SourceError: there is neither, or a file cannot be read.
     """
-    kept, dropped = _open(Path(output_dir))
+    sources = _open(Path(output_dir))
     known = _can_be_stored(key)
     for name in dict.fromkeys([key, os.path.splitext(key)[0]]) if known else ():  # noqa: PTH122
-        if found := _find(kept, dropped, name, limit):
-            return _with_twins(kept, dropped, found)
-    close = _nearest(kept, dropped, key) if known else []
+        if found := _find(sources, name, limit):
+            return _with_twins(sources, found)
+    close = _nearest(sources, key) if known else []
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     msg = (
         f"{output_dir} has no sample {key!r}{hint}; "
@@ -149,7 +158,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     shards: list[_Shard]
 
 
-def _open(folder: Path) -> tuple[_Rows, _Rows]:
+def _open(folder: Path) -> Sequence[_Rows]:
     """Return the rows of what is kept and of what is not."""
     if not folder.is_dir():
         msg = f"{folder}: there is no such folder; expected a dataset that pixsieve has made"
@@ -158,9 +167,13 @@ def _open(folder: Path) -> tuple[_Rows, _Rows]:
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
     except FileNotFoundError:
+        for workspace in (folder, folder / CONTROL):
+            if (workspace / Catalog.FILE).is_file():
+                return (_DecidedRows(workspace),)
         msg = (
             f"{folder} has no manifest.json, so it is no finished dataset; "
-            "if a run of pixsieve was stopped, start it again to finish it"
+            "if a run of pixsieve was stopped, start it again to finish it; "
+            "if it had a --workspace, ask that"
         )
         raise SourceError(msg) from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -171,11 +184,25 @@ def _open(folder: Path) -> tuple[_Rows, _Rows]:
     if manifest.format != _FORMAT or strange:
         msg = f"{path} is not the manifest of a pixsieve dataset"
         raise SourceError(msg)
-    return _Rows(folder, sidecars, _KEPT), _Rows(folder, ["dropped.parquet"], _DROPPED)
+    dropped = _DatasetRows(folder, ["dropped.parquet"], _DROPPED)
+    return _DatasetRows(folder, sidecars, _KEPT), dropped
+
+
+class _Rows(Protocol):
+    """Rows that can be searched."""
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    def __call__(
+        self, test: pc.Expression | None, columns: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows that pass, in order."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class _DatasetRows:
     """The named columns of some Parquet files of a dataset, one after the other."""
 
     folder: Path
@@ -206,6 +233,50 @@ class _Rows:
             raise SourceError(msg) from error
 
 
+@dataclass(frozen=True, slots=True)
+class _DecidedRows:
+    """Where the last run in a workspace decided that each sample ends."""
+
+    workspace: Path
+    columns: Sequence[str] = _DROPPED
+
+    def __call__(
+        self, test: pc.Expression | None, columns: Sequence[str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rows that pass, in the order of the source."""
+        for table in self._tables():
+            found = table if test is None else table.filter(test)
+            yield from found.select(columns or self.columns).to_pylist()
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """Yield the index beside the selection, which has the same rows in the same order."""
+        located = [name for name in self.columns if name in FROM_INDEX]
+        decided = [name for name in self.columns if name not in FROM_INDEX]
+        try:
+            catalog = msgspec.json.decode(
+                (self.workspace / Catalog.FILE).read_bytes(), type=Catalog
+            )
+            selection = str(self.workspace / catalog.selection)
+            groups = itertools.count()
+            sources = catalog.sources[: catalog.decided]
+            for name in itertools.chain.from_iterable(source.index for source in sources):
+                names = [FROM_INDEX[column] for column in located]
+                index = tables.read_table(str(self.workspace / name), names)
+                start = 0
+                while start < len(index):
+                    ends = tables.read_row_group(selection, next(groups), decided)
+                    part = index.slice(start, len(ends)).rename_columns(located)
+                    yield pa.table({**_columns(part), **_columns(ends)})
+                    start += len(ends)
+        except (OSError, msgspec.MsgspecError, pa.ArrowException) as error:
+            msg = f"the workspace {self.workspace} cannot be read: {error}; run the recipe again"
+            raise SourceError(msg) from error
+
+
+def _columns(table: pa.Table) -> dict[str, pa.ChunkedArray]:
+    return dict(zip(table.column_names, table.columns, strict=True))
+
+
 def _can_be_stored(text: str) -> bool:
     """Tell whether a text is valid Unicode; no other is in any table."""
     try:
@@ -215,10 +286,10 @@ def _can_be_stored(text: str) -> bool:
     return True
 
 
-def _find(kept: _Rows, dropped: _Rows, name: str, limit: int) -> list[Answer]:
+def _find(sources: Sequence[_Rows], name: str, limit: int) -> list[Answer]:
     exact: list[Answer] = []
     loose: list[Answer] = []
-    for rows in (kept, dropped):
+    for rows in sources:
         columns = [column for column in _NAMES if column in rows.columns]
         tests = [pc.field(column) == name for column in columns]
         tests += [
@@ -238,17 +309,17 @@ def _answer(row: dict[str, Any]) -> Answer:
     return Answer(**{"status": "kept", **row})
 
 
-def _with_twins(kept: _Rows, dropped: _Rows, found: list[Answer]) -> list[Answer]:
+def _with_twins(sources: Sequence[_Rows], found: list[Answer]) -> list[Answer]:
     """Add what became of the samples that these are duplicates of."""
     wanted = pa.array({each.duplicate_of for each in found if each.duplicate_of is not None})
     if not len(wanted):
         return found
     test = pc.field("image_id").isin(wanted.cast(pa.string()))
-    twins = {row["image_id"]: _answer(row) for rows in (dropped, kept) for row in rows(test)}
+    twins = {row["image_id"]: _answer(row) for rows in sources for row in rows(test)}
     return [replace(each, twin=twins.get(each.duplicate_of or "")) for each in found]
 
 
-def _nearest(kept: _Rows, dropped: _Rows, key: str) -> list[str]:
+def _nearest(sources: Sequence[_Rows], key: str) -> list[str]:
     """Return names like ``key``, among those that begin like it and those at the beginning."""
     start = key[: max(2, len(key) // 2)]
     alike = functools.reduce(
@@ -260,7 +331,7 @@ def _nearest(kept: _Rows, dropped: _Rows, key: str) -> list[str]:
         ],
     )
     names: dict[str, None] = {}
-    for rows in (kept, dropped):
+    for rows in sources:
         for test in (alike, None):
             found = rows(test, columns=["image_id", "original_key"])
             for row in itertools.islice(found, NEAREST_ROWS):
