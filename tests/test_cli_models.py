@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import runpy
+import shlex
 import shutil
 from collections import OrderedDict
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from pixsieve.cli_models import models
 from pixsieve.errors import PixsieveError, UsageError
+from pixsieve.models import weights
 
 GOLDEN = runpy.run_path(str(Path(__file__).parent / "golden" / "inputs.py"))
 NAME = "openai/clip-vit-base-patch32"
@@ -143,3 +145,21 @@ def test_convert_runs_nothing_of_a_pickle(tmp_path):
     assert not (tmp_path / "out.safetensors").exists()
     pickle.loads(bait.read_bytes())  # noqa: S301  # the bait is real: it would have sung
     assert (tmp_path / "sang").exists()
+
+
+def test_the_command_that_a_pickle_under_the_name_of_safetensors_is_answered_with_works(tmp_path):
+    path = tmp_path / "my models" / "model.safetensors"
+    path.parent.mkdir()
+    shutil.copy(Path(__file__).parent / "golden" / "torch" / "zip.pth", path)
+    with pytest.raises(UsageError, match="is a pickle") as error:
+        weights.tensors(path)
+    _, _, command = str(error.value).rpartition(" by: pixsieve models ")
+    result = run(*shlex.split(command))
+    assert result.exception is None, result.exception
+    assert weights.tensors(path)
+
+
+def test_convert_does_not_write_into_a_folder(tmp_path):
+    file = Path(__file__).parent / "golden" / "torch" / "zip.pth"
+    with pytest.raises(UsageError, match="is a folder; expected a file, such as"):
+        raise run("convert", file, tmp_path, "--overwrite").exception

@@ -12,7 +12,7 @@ import pytest
 
 from pixsieve.errors import StorageError, UsageError
 from pixsieve.models import folder, image_model
-from pixsieve.models.fetch import NOT_THERE, fetch
+from pixsieve.models.fetch import fetch
 
 GOLDEN = runpy.run_path(str(Path(__file__).parent / "golden" / "inputs.py"))
 CLIP = GOLDEN["MODELS"] / "clip"
@@ -159,9 +159,9 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_asked(hub, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", NOT_THERE)
+@pytest.mark.parametrize("name", folder.ELSEWHERE)
 def test_a_head_that_is_published_elsewhere_is_told_with_its_way(hub, tmp_path, name):
-    with pytest.raises(UsageError, match=r"is not on the hub; get .*pixsieve models convert"):
+    with pytest.raises(UsageError, match=r"is not on the hub. Get .*pixsieve models convert FILE "):
         fetch(name, tmp_path, hub=hub.address)
     assert hub.asked == []
 

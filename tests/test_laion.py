@@ -129,6 +129,14 @@ def test_a_head_that_is_not_there_is_told_with_the_way_to_get_it(tmp_path, monke
         laion.AESTHETIC["v2"].find(str(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["nsfw", "v1", "v1-b32", "v1-b16"])
+def test_a_head_that_is_not_on_the_hub_is_not_to_be_fetched_from_there(tmp_path, name):
+    target = tmp_path / HEADS[name].name / "model.safetensors"
+    with pytest.raises(UsageError, match=rf"Get .*: pixsieve models convert FILE {target}$") as e:
+        HEADS[name].find(str(tmp_path))
+    assert "fetch" not in str(e.value)
+
+
 def test_heads_are_found_by_the_variable_too(models, monkeypatch):
     monkeypatch.setenv("PIXSIEVE_MODELS", str(models))
     assert laion.NSFW.find(None) == models / laion.NSFW.name / "model.safetensors"

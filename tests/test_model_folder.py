@@ -3,6 +3,7 @@
 import json
 import os
 import runpy
+import shlex
 import shutil
 from pathlib import Path
 
@@ -58,15 +59,78 @@ def test_a_missing_model_says_where_it_was_looked_for_and_what_to_do(tmp_path):
     text = str(error.value)
     assert str(tmp_path / "openai/clip-vit-large-patch41") in text
     assert f"did you mean '{NAME}'" in text
-    assert "pixsieve models fetch" in text
-    assert folder.ENVIRONMENT in text
+    assert f"pixsieve models fetch openai/clip-vit-large-patch41 --model-dir {tmp_path}" in text
 
 
-@pytest.mark.parametrize("pickle", ["pytorch_model.bin", "model.pth", "weights.pt", "x.ckpt"])
-def test_a_pickle_in_the_place_of_weights_is_refused_with_the_way_out(tmp_path, pickle):
-    shutil.copy(CLIP / "config.json", tmp_path)
-    (tmp_path / pickle).write_bytes(b"\x80\x02.")
-    with pytest.raises(UsageError, match=r"is a pickle.*pixsieve models convert"):
+def test_a_known_model_that_is_nowhere_is_not_taken_for_a_slip_of_the_pen(monkeypatch):
+    monkeypatch.delenv(folder.ENVIRONMENT, raising=False)
+    with pytest.raises(UsageError) as error:
+        folder.find("openai/clip-vit-base-patch32")
+    text = str(error.value)
+    assert "did you mean" not in text
+    assert "pixsieve models fetch openai/clip-vit-base-patch32 --model-dir DIR" in text
+    assert f"then give model_dir='DIR', or set {folder.ENVIRONMENT}" in text
+
+
+def test_the_command_for_a_folder_with_a_space_is_one_that_a_shell_reads(tmp_path):
+    with pytest.raises(UsageError) as error:
+        folder.find(NAME, str(tmp_path / "my models"))
+    command = str(error.value).rpartition("run: ")[2]
+    assert shlex.split(command)[-2:] == ["--model-dir", str(tmp_path / "my models")]
+
+
+@pytest.mark.parametrize("model", ["clip", "a/b/c"])
+def test_what_no_hub_can_have_is_not_to_be_fetched(tmp_path, model):
+    with pytest.raises(UsageError, match="Expected a folder, or a name on the hub, such as") as e:
+        folder.find(model, str(tmp_path))
+    assert "fetch" not in str(e.value)
+
+
+def test_a_folder_that_is_not_there_is_named_and_not_to_be_fetched(root, tmp_path):
+    for model, model_dir in (("absent", None), (str(root / NAME), "absent")):
+        where = [str(tmp_path / each) if each == "absent" else each for each in (model, model_dir)]
+        with pytest.raises(UsageError, match=r"absent: there is no such folder") as error:
+            folder.find(*where)
+        assert "fetch" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("pickle", "config", "weights"),
+    [
+        ("pytorch_model.bin", "config.json", "model.safetensors"),
+        ("model.pth", "config.json", "model.safetensors"),
+        ("weights.pt", "config.json", "model.safetensors"),
+        ("x.ckpt", "config.json", "model.safetensors"),
+        ("open_clip_pytorch_model.bin", "open_clip_config.json", "open_clip_model.safetensors"),
+    ],
+)
+def test_a_pickle_in_the_place_of_weights_is_refused_with_the_way_out(
+    tmp_path, pickle, config, weights
+):
+    (tmp_path / config).write_text("{}")
+    for name in (pickle, "a_training_state.bin"):
+        (tmp_path / name).write_bytes(b"\x80\x02.")
+    if not pickle.endswith("_model.bin"):
+        (tmp_path / "a_training_state.bin").unlink()
+    way = f"is a pickle.* by: pixsieve models convert {tmp_path / pickle} {tmp_path / weights}$"
+    with pytest.raises(UsageError, match=way):
+        folder.find(str(tmp_path))
+
+
+def test_weights_in_several_pickles_are_not_to_be_converted_one_by_one(root):
+    for number in (1, 2):
+        (root / NAME / f"pytorch_model-0000{number}-of-00002.bin").write_bytes(b"\x80\x02.")
+    (root / NAME / "model.safetensors").unlink()
+    with pytest.raises(
+        UsageError, match=rf"several pickles.*pixsieve models fetch {NAME}"
+    ) as error:
+        folder.find(NAME, str(root))
+    assert "convert" not in str(error.value)
+
+
+def test_a_pickle_without_a_configuration_is_no_model_that_converting_would_make(tmp_path):
+    (tmp_path / "model.pth").write_bytes(b"\x80\x02.")
+    with pytest.raises(UsageError, match=r"holds no model that can be read; expected config\.json"):
         folder.find(str(tmp_path))
 
 

@@ -123,6 +123,9 @@ def convert(*, file: str, out: str, overwrite: bool) -> None:
     if not source.is_file():
         msg = f"{file}: there is no such file"
         raise UsageError(msg)
+    if target.is_dir():
+        msg = f"{out} is a folder; expected a file, such as {target / 'model.safetensors'}"
+        raise UsageError(msg)
     if target.exists() and not overwrite:
         msg = f"{out} is there already; give another name, or --overwrite"
         raise UsageError(msg)

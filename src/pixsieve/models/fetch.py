@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, urlsplit
 
 from pixsieve.errors import StorageError, UsageError
-from pixsieve.models.folder import KNOWN, RECORD, read_json, sha256
+from pixsieve.models.folder import ELSEWHERE, HUB_NAME, KNOWN, RECORD, read_json, sha256, ways_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
     from typing import IO
 
 HUB: Final = "https://huggingface.co"
-NOT_THERE: Final = {
-    "laion/clip-autokeras-binary-nsfw": "clip_autokeras_binary_nsfw.zip of the repository "
-    "LAION-AI/CLIP-based-NSFW-Detector",
-    "laion/aesthetic-predictor/sa_0_4_vit_l_14_linear": "sa_0_4_vit_l_14_linear.pth of the "
-    "repository LAION-AI/aesthetic-predictor",
-    "laion/aesthetic-predictor/sa_0_4_vit_b_32_linear": "sa_0_4_vit_b_32_linear.pth of the "
-    "repository LAION-AI/aesthetic-predictor",
-    "laion/aesthetic-predictor/sa_0_4_vit_b_16_linear": "sa_0_4_vit_b_16_linear.pth of the "
-    "repository LAION-AI/aesthetic-predictor",
-}
-"""Heads whose authors publish them elsewhere, as pickles or TensorFlow's files."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _WEIGHTS: Final = re.compile(r"(open_clip_)?model(-\d+-of-\d+)?\.safetensors")
 _BLOCK: Final = 1024 * 1024
 _TIMEOUT: Final = 60  # seconds without an answer
@@ -73,13 +61,10 @@ def fetch(
         UsageError: for a name that cannot be, or a model without safetensors.
         StorageError: if the hub cannot be reached, or gives what it did not promise.
     """
-    if name in NOT_THERE:
-        msg = (
-            f"{name} is not on the hub; get {NOT_THERE[name]}, and convert it: pixsieve models "
-            f"convert FILE {root / name / 'model.safetensors'}"
-        )
+    if name in ELSEWHERE:
+        msg = f"{name} is not on the hub. {ways_to(name, root)}"
         raise UsageError(msg)
-    if not _NAME.fullmatch(name):
+    if not HUB_NAME.fullmatch(name):
         msg = f"{name!r} is no name of a model on the hub; expected owner/model"
         raise UsageError(msg)
     opener = urllib.request.build_opener(_SameScheme)

@@ -17,6 +17,8 @@ import functools
 import hashlib
 import json
 import os
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -52,8 +54,20 @@ KNOWN: Final[Mapping[str, str]] = {
 Any other name works too: the folder's own files say what it is.
 """
 
+_DETECTOR, _PREDICTOR = "LAION-AI/CLIP-based-NSFW-Detector", "LAION-AI/aesthetic-predictor"
+ELSEWHERE: Final[Mapping[str, str]] = {
+    "laion/clip-autokeras-binary-nsfw": f"clip_autokeras_binary_nsfw.zip of {_DETECTOR}",
+} | {
+    f"laion/aesthetic-predictor/{name}": f"{name}.pth of {_PREDICTOR}"
+    for name in ("sa_0_4_vit_l_14_linear", "sa_0_4_vit_b_32_linear", "sa_0_4_vit_b_16_linear")
+}
+"""Heads whose authors publish them elsewhere, as pickles or TensorFlow's files: which file."""
+
 PROCESSORS: Final = ("preprocessor_config.json", "processor_config.json")
 """Files that say how pixels are prepared; the second is what newer folders have."""
+
+HUB_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+"""``owner/model``."""
 
 _WEIGHTS: Final = {
     "transformers": ("model.safetensors", "model.safetensors.index.json"),
@@ -65,6 +79,14 @@ _CONFIG: Final = {
     "open_clip": "open_clip_config.json",
     "onnx": "model.json",
 }
+
+
+_MAIN_PICKLE: Final = {
+    "transformers": "pytorch_model.bin",
+    "open_clip": "open_clip_pytorch_model.bin",
+}
+"""The pickle that has the weights where there are several, such as an optimiser's."""
+_PART: Final = re.compile(r"-\d+-of-\d+\.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,19 +147,36 @@ def find(model: str, model_dir: str | None = None) -> ModelFolder:
     Raises:
         UsageError: where there is none, or its weights are of a kind that is not read.
     """
-    places = _places(model, model_dir)
+    root = model_root(model_dir)
+    if _is_path(model):
+        for folder in (model, model_dir or model):
+            if not Path(folder).expanduser().is_dir():
+                msg = f"{folder}: there is no such folder; expected that of a model, or of models"
+                raise UsageError(msg)
+        return open_folder(Path(model).expanduser(), portable_name(model))
+    places = [Path(model)] if root is None else [root / model, Path(model)]
     for place in places:
         if place.is_dir():
-            return open_folder(place, _name_of(model, place))
-    hint = nearest(model, [name for name in KNOWN if name != model])
-    looked = ", ".join(str(place) for place in places)
-    root = model_dir or os.environ.get(ENVIRONMENT) or "DIR"
-    msg = (
-        f"{model}: there is no such model here (looked for {looked}){hint}. On a machine with a "
-        f"network run: pixsieve models fetch {model} --model-dir {root}; then give "
-        f"model_dir={str(root)!r}, or set {ENVIRONMENT}"
-    )
+            return open_folder(place, model)
+    looked = " and ".join(str(place) for place in places)
+    hint = "" if model in KNOWN else nearest(model, KNOWN)
+    what = f"{model}: there is no such model here (looked for {looked}){hint}"
+    msg = f"{what}. {ways_to(model, root)}"
     raise UsageError(msg)
+
+
+def ways_to(name: str, root: Path | None) -> str:
+    """Return what to do to have a model, or a head, in a folder of models."""
+    place = root or Path("DIR")
+    if name in ELSEWHERE:
+        command = shlex.join(["FILE", str(place / name / "model.safetensors")])
+        how = f"Get {ELSEWHERE[name]}, on GitHub, and run: pixsieve models convert {command}"
+    elif HUB_NAME.fullmatch(name):
+        command = shlex.join([name, "--model-dir", str(place)])
+        how = f"On a machine with a network run: pixsieve models fetch {command}"
+    else:
+        how = f"Expected a folder, or a name on the hub, such as {next(iter(KNOWN))}"
+    return how if root else f"{how}; then give model_dir='DIR', or set {ENVIRONMENT}"
 
 
 def open_folder(path: Path, name: str) -> ModelFolder:
@@ -153,8 +192,16 @@ def open_folder(path: Path, name: str) -> ModelFolder:
             if (path / file).is_file():
                 return ModelFolder(name=name, path=path, kind=kind, weights=_parts(path / file))
     pickles = sorted(each for each in path.iterdir() if each.suffix in torch_file.SUFFIXES)
-    if pickles:
-        raise weights.refuse_pickle(pickles[0], path / "model.safetensors")
+    for kind, config in _CONFIG.items():
+        if pickles and kind in _MAIN_PICKLE and (path / config).is_file():
+            named = [each for each in pickles if each.name == _MAIN_PICKLE[kind]]
+            if not named and _PART.search(pickles[0].name):
+                msg = (
+                    f"{path} has its weights as several pickles ({pickles[0].name}); take its "
+                    f"safetensors instead. {ways_to(name, None)}"
+                )
+                raise UsageError(msg)
+            raise weights.refuse_pickle((named or pickles)[0], path / _WEIGHTS[kind][0])
     expected = " or ".join(f"{config} with {_WEIGHTS[kind][0]}" for kind, config in _CONFIG.items())
     msg = f"{path} holds no model that can be read; expected {expected}"
     raise UsageError(msg)
@@ -185,8 +232,17 @@ def model_root(model_dir: str | None) -> Path | None:
 
 
 def portable_name(model: str) -> str:
-    """Return how a model is named on any machine: a folder by its own name."""
-    return _name_of(model, Path(model).expanduser()) if _is_path(model) else model
+    """Return how a model is named on any machine: a folder by its own name.
+
+    A head must know its own model, wherever that lies.
+    """
+    if not _is_path(model):
+        return model
+    place = Path(model).expanduser().resolve()
+    if place.parent.name == "snapshots":  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
+        return place.parents[1].name.removeprefix("models--").replace("--", "/")
+    two = f"{place.parent.name}/{place.name}"
+    return two if two in KNOWN else place.name
 
 
 def sha256(path: Path) -> str:
@@ -220,29 +276,8 @@ def _sha256(path: str, _size: int, _mtime_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _places(model: str, model_dir: str | None) -> list[Path]:
-    path = Path(model).expanduser()
-    if _is_path(model):
-        return [path]
-    root = model_root(model_dir)
-    return [root / model, path] if root else [path]
-
-
 def _is_path(model: str) -> bool:
     return Path(model).is_absolute() or model.startswith((".", "~"))
-
-
-def _name_of(model: str, place: Path) -> str:
-    """Return the model's name: a head must know its own model, wherever that lies."""
-    if not _is_path(model):
-        return model
-    place = place.resolve()
-    if (
-        place.parent.name == "snapshots"
-    ):  # the hub's own cache: models--OWNER--NAME/snapshots/COMMIT
-        return place.parents[1].name.removeprefix("models--").replace("--", "/")
-    two = f"{place.parent.name}/{place.name}"
-    return two if two in KNOWN else place.name
 
 
 def _parts(file: Path) -> tuple[Path, ...]:

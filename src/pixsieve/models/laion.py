@@ -70,11 +70,7 @@ class Head:
                 if other.suffix in (*torch_file.SUFFIXES, ".zip"):
                     raise weights.refuse_pickle(other, place / "model.safetensors")
         looked = "no model_dir is given" if place is None else f"{place} has no model.safetensors"
-        msg = (
-            f"there are no weights of {self.name}: {looked}. On a machine with a network run: "
-            f"pixsieve models fetch {self.name} --model-dir {root or 'DIR'}; then give "
-            f"model_dir={str(root or 'DIR')!r}, or set {folder.ENVIRONMENT}"
-        )
+        msg = f"there are no weights of {self.name}: {looked}. {folder.ways_to(self.name, root)}"
         raise UsageError(msg)
 
     def load(self, path: Path) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:

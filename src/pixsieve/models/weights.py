@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -148,9 +149,10 @@ def refuse_pickle(path: Path, out: Path | None = None) -> UsageError:
         out: Where its weights belong; ``None`` for beside it.
     """
     out = out or path.with_suffix(".safetensors")
+    command = shlex.join([str(path), str(out), *(["--overwrite"] if out == path else [])])
     return UsageError(
         f"{path} is a pickle, and opening one may run any code; pixsieve reads safetensors and "
-        f"ONNX only. Convert it, without running it, by: pixsieve models convert {path} {out}"
+        f"ONNX only. Convert it, without running it, by: pixsieve models convert {command}"
     )
 
 
