@@ -35,8 +35,8 @@ def to_text(result: RunResult) -> str:
         share = f"  {count / counts.indexed:6.1%}" if counts.indexed else ""
         lines.append(printable(f"{names}  {count:>12,}{share}"))
     lines.append("")
-    if result.decoded:
-        lines.append(f"{result.decoded:,} images decoded")
+    memory = f"the largest process took {human_size(result.peak_memory)}"
+    lines.append(f"{result.decoded:,} images decoded; {memory}")
     lines += [f"note: {printable(note)}" for note in result.notes]
     if result.output_dir is None:
         lines.append(f"scores and selection are in {printable(str(result.workspace))}")
@@ -64,6 +64,7 @@ def to_json(result: RunResult) -> str:
         "shards": list(result.shards),
         "bytes": _tar_bytes(result),
         "decoded": result.decoded,
+        "peak_memory": result.peak_memory,
         "timings": [asdict(each) for each in result.timings],
         "notes": list(result.notes),
     }

@@ -255,7 +255,8 @@ def _answer(message: bytes, context: Context, guard: _ProcessGuard) -> bytes:
     try:
         unit, guard.avoid, guard.lost = pickle.loads(message)  # noqa: S301
         done = perform(unit, context)
-        return pickle.dumps(("done", (done.value, done.wall, done.cpu, dict(done.seconds))))
+        found = (done.value, done.wall, done.cpu, dict(done.seconds), done.peak)
+        return pickle.dumps(("done", found))
     except Exception as error:  # noqa: BLE001  # every error goes home as an outcome; the engine judges it
         signal.setitimer(signal.ITIMER_PROF, 0)
         return pickle.dumps(("failed", (_sendable(error), traceback.format_exc())))

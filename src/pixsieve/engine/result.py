@@ -63,6 +63,7 @@ class RunResult:
         shards: Names of the tars.
         timings: One for each step.
         decoded: How many images were decoded in this run.
+        peak_memory: Bytes that the largest process of the run held at most.
         did_nothing: The dataset was there already, whole, and is as it was.
         notes: Things worth knowing about the sources.
     """
@@ -74,6 +75,7 @@ class RunResult:
     shards: tuple[str, ...]
     timings: tuple[StepTiming, ...]
     decoded: int
+    peak_memory: int
     did_nothing: bool
     notes: tuple[str, ...]
     offers_images: bool

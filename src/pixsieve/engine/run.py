@@ -27,7 +27,7 @@ from pixsieve.engine.ledger import Result
 from pixsieve.engine.local import LocalExecutor
 from pixsieve.engine.progress import Progress, Quiet
 from pixsieve.engine.result import Counts, RunResult, StepTiming
-from pixsieve.engine.units import Unit
+from pixsieve.engine.units import Unit, peak_memory
 from pixsieve.errors import (
     FailureBudgetError,
     PixsieveError,
@@ -154,6 +154,7 @@ class _Job:
     timings: list[StepTiming] = field(default_factory=list)
     decoded: int = 0
     unread: int = 0
+    peak: int = 0
 
     @property
     def ledger(self) -> Workspace:
@@ -183,6 +184,7 @@ class _Job:
         """Run units, and add their times to the step's."""
         for done in drive(units, self.session, self.stop, self.progress):
             step.cpu += done.cpu
+            self.peak = max(self.peak, done.peak)
             for name, (wall, cpu) in done.seconds.items():
                 before = step.apart.get(name, (0.0, 0.0))
                 step.apart[name] = (before[0] + wall, before[1] + cpu)
@@ -256,7 +258,7 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     if writer is None:
         return result(
             output_dir=None, shards=(), timings=tuple(job.timings), decoded=job.decoded,
-            did_nothing=False, offers_images=False,
+            peak_memory=max(job.peak, peak_memory()), did_nothing=False, offers_images=False,
         )  # fmt: skip
     if not selected.kept:
         raise RunError(_says_empty(selected))
@@ -271,6 +273,7 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         shards=tuple(shard.tar.name for shard in shards_done),
         timings=tuple(job.timings),
         decoded=job.decoded,
+        peak_memory=max(job.peak, peak_memory()),
         did_nothing=not wrote and not any(done.written for done in exported),
         offers_images=not writer.remove_image_data,
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pixsieve.errors import RunError
@@ -60,13 +61,17 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The unit returned ``value``; ``cpu`` and ``wall`` are seconds of its process."""
+    """The unit returned ``value``.
+
+    ``cpu`` and ``wall`` are seconds of its process, ``peak`` the most bytes that this has held.
+    """
 
     unit: Unit
     value: Any
     wall: float
     cpu: float
     seconds: Mapping[str, tuple[float, float]]
+    peak: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,12 @@ def perform(unit: Unit, context: Context) -> Done:
             "a limit of their own, InlineExecutor() (--executor inline) has none"
         )
         raise RunError(msg) from error
-    return Done(
-        unit, value, time.perf_counter() - wall, time.process_time() - cpu, dict(context.seconds)
-    )
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    return Done(unit, value, wall, cpu, dict(context.seconds), peak_memory())
+
+
+def peak_memory() -> int:
+    """Return the most bytes of memory that this process has held at a time."""
+    # Not ru_maxrss, in which a child starts with the peak of its parent.
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(status.split("VmHWM:")[1].split()[0])
