@@ -497,8 +497,20 @@ def test_every_error_ends_with_its_code_and_one_line(kind, photos, trouble, monk
     assert said.out == ""
 
 
-def test_a_bug_shows_its_traceback(trouble, capsys):
-    assert main(["run", trouble("Bug"), "--executor", "inline", "--quiet"]) == 1
+@pytest.mark.parametrize("executor", [["--executor", "inline"], ["--workers", "1"]])
+def test_a_stage_of_ones_own_that_fails_is_told_with_its_line(executor, trouble, capsys):
+    assert main(["run", trouble("Bug"), *executor, "--quiet"]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("pixsieve: Bug failed: ZeroDivisionError: division by zero (")
+    at = TROUBLE.splitlines().index("        return 1 / 0") + 1
+    assert line.endswith(f"trouble.py:{at}, in decide)")
+
+
+def test_a_bug_shows_its_traceback(photos, monkeypatch, capsys):
+    del photos
+    monkeypatch.setattr(ExactDeduplicationStage, "decide", lambda *_: 1 / 0)
+    Path("recipe.yaml").write_text(RECIPE)
+    assert main(["run", "recipe.yaml", "--executor", "inline", "--quiet"]) == 1
     said = capsys.readouterr().err
     assert "ZeroDivisionError" in said
     assert said.splitlines()[-1].startswith("pixsieve: this is an error in pixsieve")

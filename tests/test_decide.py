@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixsieve import schema
-from pixsieve.errors import PlanError
+from pixsieve.errors import PlanError, RunError
 from pixsieve.select.base import Rows, Verdicts, sample_schema
 from pixsieve.select.decide import Decided, decide
 from pixsieve.stages import (
@@ -200,6 +200,7 @@ INT = np.int64
         ),
         (Verdicts(order=np.arange(2, dtype=np.uint64)), "order is uint64 of shape"),
         (Verdicts(order=np.arange(3)), "order is int64"),  # type: ignore[arg-type]
+        (None, "it returned a NoneType, expected Verdicts"),
     ],
 )
 def test_a_stage_that_answers_wrongly_is_named_with_its_fault(
@@ -220,8 +221,18 @@ def test_a_stage_cannot_change_what_is_kept_behind_the_engines_back(tmp_path: Pa
             rows.kept[0] = False
             return Verdicts()
 
-    with pytest.raises(ValueError, match="read-only"):
+    with pytest.raises(RunError, match=r"Sly failed: ValueError: .* read-only"):
         run(tmp_path, [{}], [Sly()])
+
+
+def test_a_stage_that_fails_is_named_with_its_line(tmp_path: Path):
+    class Broken(SelectStage):
+        def decide(self, rows: Rows) -> Verdicts:
+            return Verdicts(drop=rows.gone)  # type: ignore[attr-defined]
+
+    told = r"Broken failed: AttributeError: .*'gone' \(.*test_decide\.py:\d+, in decide\)$"
+    with pytest.raises(RunError, match=told):
+        run(tmp_path, [{}], [Broken()])
 
 
 def test_ranks_and_ties_follow_the_index(tmp_path: Path):

@@ -13,7 +13,8 @@ import pyarrow as pa
 from pixsieve import schema
 from pixsieve.errors import PlanError
 from pixsieve.schema import Status
-from pixsieve.select.base import Rows, failed_rows
+from pixsieve.select.base import Rows, Verdicts, failed_rows
+from pixsieve.stage import blaming
 from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pixsieve.select.base import Part, Verdicts
+    from pixsieve.select.base import Part
     from pixsieve.stage import SelectStage
 
 Reason = tuple[str, str, str]
@@ -56,6 +57,7 @@ def decide(
         path: Where the new table goes: :data:`pixsieve.schema.SELECTION`.
 
     Raises:
+        RunError: a user's own stage failed; the message has the line.
         PlanError: a stage's verdicts are not what :class:`~pixsieve.select.base.Verdicts` says.
     """
     kept, keys = _start(parts, earlier)
@@ -63,7 +65,8 @@ def decide(
     verdicts: list[tuple[str, Verdicts]] = []
     for label, stage in stages:
         kept.flags.writeable = False  # stages only read it
-        verdict = stage.decide(rows)
+        with blaming(stage):
+            verdict = stage.decide(rows)
         kept.flags.writeable = True
         if fault := _fault(verdict, kept):
             msg = f"{label}: {fault}; mend its decide()"
@@ -91,8 +94,10 @@ def decide(
     return Decided(indexed=len(rows), kept=count, reasons=reasons)
 
 
-def _fault(verdict: Verdicts, kept: NDArray[np.bool_]) -> str | None:
+def _fault(verdict: object, kept: NDArray[np.bool_]) -> str | None:
     """Say what is wrong with a stage's verdicts, if anything."""
+    if not isinstance(verdict, Verdicts):
+        return f"it returned a {type(verdict).__name__}, expected Verdicts"
     drop, order = verdict.drop, verdict.order
     if drop.dtype != np.int64 or (np.diff(drop, prepend=-1) <= 0).any():
         return f"the rows to drop are no ascending int64 numbers from 0 on ({drop.dtype})"
