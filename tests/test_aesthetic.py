@@ -124,5 +124,7 @@ def test_the_digest_is_that_of_the_weights_and_no_path_is_kept(models):
     path = models / laion.AESTHETIC["v2"].name / "model.safetensors"
     assert stage.digests() == (hashlib.sha256(path.read_bytes()).hexdigest(),)
     assert str(models) not in repr(stage.without_places())
-    other = ImageAestheticFilterStage(model_dir="elsewhere")
+    other = ImageAestheticFilterStage(
+        model_dir="elsewhere", model_inference_batch_size=8, num_gpus_per_worker=0.25, verbose=True
+    )
     assert fingerprint(stage.without_places()) == fingerprint(other.without_places())

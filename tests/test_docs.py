@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def blocks():
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory):
-    """What readers have at hand: photographs, tars of them, and a dataset."""
+    """What readers have at hand: photographs, tars of them, a dataset, and models."""
     folder = tmp_path_factory.mktemp("docs")
     photos = folder / "photos"
     photos.mkdir()
@@ -56,13 +57,14 @@ def made(tmp_path_factory):
     pipeline = Pipeline(name="docs").add_stage(ImageReaderStage(str(photos)))
     pipeline.add_stage(ImageWriterStage(output_dir=str(folder / "dataset"), images_per_tar=8))
     pipeline.run(InlineExecutor())
+    runpy.run_path(str(ROOT / "tests/golden/curator_models.py"))["make"](folder / "models")
     return folder
 
 
 @pytest.fixture
 def desk(made, tmp_path):
     """A folder of the reader's own with all that in it."""
-    for name in ("photos", "in"):
+    for name in ("photos", "in", "models"):
         (tmp_path / name).symlink_to(made / name)
     return tmp_path
 

@@ -1,6 +1,7 @@
 """Embeddings are stored as they were computed, and say which model they are of."""
 
 import dataclasses
+import importlib.util
 import os
 import pickle
 import runpy
@@ -8,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -123,6 +125,8 @@ def test_the_decode_is_twice_what_the_model_looks_at_or_all(root):
         {"model_inference_batch_size": 0},
         {"model_inference_batch_size": True},
         {"column": "width"},
+        {"verbose": "yes"},
+        {"num_gpus_per_worker": "all"},
     ],
 )
 def test_a_setting_that_cannot_be_is_named(settings):
@@ -135,6 +139,73 @@ def test_a_model_that_is_not_there_is_told_before_any_work(tmp_path):
     for ask in (stage.digests, stage.adds, lambda: stage.check(pa.schema([]))):
         with pytest.raises(UsageError, match="no such model here"):
             ask()
+
+
+HAS_CUDA = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+
+
+@pytest.mark.parametrize("model", ["default", NAME])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": "bf16"}, "precision='bf16' needs runtime='openvino'"),
+        pytest.param(
+            {"device": "cuda"}, "device='cuda' cannot be used",
+            marks=pytest.mark.skipif(HAS_CUDA, reason="this machine has it"),
+        ),
+        ({"device": "cuda", "runtime": "openvino"}, r"on the CPU here|pixsieve\[openvino\]"),
+    ],
+)  # fmt: skip
+def test_a_precision_or_device_that_is_not_there_is_told_before_any_work(
+    root, monkeypatch, model, settings, message
+):
+    monkeypatch.setenv("PIXSIEVE_MODELS", str(root))
+    with pytest.raises(UsageError, match=message):
+        ImageEmbeddingStage(model=model, **settings).check(pa.schema([]))
+
+
+def test_each_package_that_lacks_is_told_with_the_extra_that_brings_it(root, monkeypatch):
+    found = importlib.util.find_spec
+    stage = ImageEmbeddingStage(model=NAME, model_dir=str(root), runtime="openvino")
+    for absent, extra in (("openvino", "openvino"), ("onnx", "models")):
+        monkeypatch.setattr(
+            importlib.util,
+            "find_spec",
+            lambda name, *_, absent=absent: None if name == absent else found("json"),
+        )
+        with pytest.raises(MissingExtraError, match=rf"{absent}: .*'pixsieve\[{extra}\]'"):
+            stage.check(pa.schema([]))
+
+
+def test_what_runs_by_torch_has_no_other_runtime_or_precision(root, tmp_path, monkeypatch):
+    model = Path(shutil.copytree(root / NAME, tmp_path / "m"))
+    (model / "config.json").write_text('{"model_type": "dinov3_vit", "hidden_size": 8}')
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: object())
+    for settings in ({"runtime": "openvino"}, {"precision": "bf16"}):
+        with pytest.raises(UsageError, match="runs by torch, in float32"):
+            ImageEmbeddingStage(model=str(model), **settings).check(pa.schema([]))
+
+
+CURATORS = {"model_inference_batch_size": 16, "num_gpus_per_worker": 0.25, "verbose": True}
+
+
+def test_curators_arguments_are_taken_and_change_no_score(root):
+    stage = ImageEmbeddingStage(model_dir=str(root), remove_image_data=True, **CURATORS)
+    plain = ImageEmbeddingStage(model=NAME, model_dir=str(root))
+    assert score(stage, IMAGES) == score(plain, IMAGES)
+    assert stage.without_places() == plain.without_places()
+    assert stage.digests() == plain.digests()
+
+
+def test_a_folder_of_models_without_a_model_means_curators(root, tmp_path, monkeypatch):
+    stage = ImageEmbeddingStage(model_dir=str(root))
+    assert stage.adds().field("embedding").metadata[b"model"] == NAME.encode()
+    assert stage.without_places() == ImageEmbeddingStage(model=NAME)
+    monkeypatch.setenv("PIXSIEVE_MODELS", str(root))
+    assert ImageEmbeddingStage().without_places() == ImageEmbeddingStage()
+    for place in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(PlanError, match=r"stands for .*Curator.*models fetch.*leave model_dir"):
+            ImageEmbeddingStage(model_dir=str(place)).check(pa.schema([]))
 
 
 def test_a_model_of_an_architecture_beyond_names_its_extra_before_any_work(root, tmp_path):

@@ -4,7 +4,6 @@ The models are tiny or made of a seed; what the run stores is compared with the 
 plain numpy over the stored embeddings.
 """
 
-import itertools
 import json
 import pickle
 import runpy
@@ -35,43 +34,14 @@ from pixsieve.stages import (
 from pixsieve.testing.faults import tree
 
 GOLDEN = runpy.run_path(str(Path(__file__).parent / "golden" / "inputs.py"))
-NAME = "openai/clip-vit-large-patch14"
-DIM = 768
+MADE = runpy.run_path(str(Path(__file__).parent / "golden" / "curator_models.py"))
+NAME, DIM = MADE["CLIP"], MADE["DIM"]
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of models in NeMo Curator's layout, with heads for vectors of 768 numbers."""
     root = tmp_path_factory.mktemp("models")
-    generator = np.random.default_rng(11)
-
-    def matrix(rows: int, columns: int) -> np.ndarray:
-        return (generator.standard_normal((rows, columns)) / columns**0.5).astype(np.float32)
-
-    clip = root / NAME
-    shutil.copytree(GOLDEN["MODELS"] / "clip", clip)
-    tensors = load_file(clip / "model.safetensors")
-    tensors |= {
-        "visual_projection.weight": matrix(DIM, 32),
-        "text_projection.weight": matrix(DIM, 24),
-    }
-    save_file(tensors, clip / "model.safetensors")
-    widths = (DIM, 1024, 128, 64, 16, 1)
-    mlp = {}
-    for layer, width, after in zip((0, 2, 4, 6, 7), widths, widths[1:], strict=False):
-        mlp[f"layers.{layer}.weight"] = matrix(after, width)
-        mlp[f"layers.{layer}.bias"] = np.full(after, 0.1, np.float32)
-    nsfw = {"norm.mean": np.zeros(DIM, np.float32), "norm.variance": np.ones(DIM, np.float32)}
-    widths = (DIM, 64, 512, 256, 1)
-    for layer, (width, after) in enumerate(itertools.pairwise(widths), 1):
-        nsfw[f"linear_{layer}.weight"] = matrix(after, width)
-        nsfw[f"linear_{layer}.bias"] = np.zeros(after, np.float32)
-    for name, head in (
-        ("ttj/sac-logos-ava1-l14-linearMSE", mlp),
-        ("laion/clip-autokeras-binary-nsfw", nsfw),
-    ):
-        (root / name).mkdir(parents=True)
-        save_file(head, root / name / "model.safetensors")
+    MADE["make"](root)
     return root
 
 

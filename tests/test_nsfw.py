@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -112,6 +113,31 @@ def test_laions_detector_refuses_other_embeddings_and_no_weights(monkeypatch):
             use()
 
 
+def test_a_folder_of_models_means_laions_detector_as_in_curator(models, tmp_path, monkeypatch):
+    stage = ImageNSFWFilterStage(
+        model_dir=str(models), model_inference_batch_size=16, num_gpus_per_worker=0.25, verbose=True
+    )
+    named = ImageNSFWFilterStage(model="laion", model_dir=str(models))
+    assert stage.reads() == ("embedding",)
+    assert stage.digests() == named.digests()
+    assert stage.load()(ImageBatch(embeddings(), (), ())) == named.load()(
+        ImageBatch(embeddings(), (), ())
+    )
+    assert stage.without_places() == ImageNSFWFilterStage(model="laion")
+    with pytest.raises(UsageError, match="there are no weights of laion/clip-autokeras-binary"):
+        ImageNSFWFilterStage(model_dir=str(tmp_path / "absent")).check(embeddings().schema)
+    monkeypatch.setenv("PIXSIEVE_MODELS", str(models))
+    assert ImageNSFWFilterStage().without_places() == ImageNSFWFilterStage()
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this machine has it"
+)
+def test_a_device_that_is_not_there_is_told_before_any_work():
+    with pytest.raises(UsageError, match="device='cuda' cannot be used"):
+        ImageNSFWFilterStage(device="cuda").check(NO_ROWS)
+
+
 def test_a_threshold_drops_what_reaches_it():
     assert ImageNSFWFilterStage(score_threshold=None).selection() is None
     assert ImageNSFWFilterStage().selection() == FilterStage("nsfw_score < 0.5")
@@ -132,6 +158,7 @@ def test_a_small_threshold_is_one_that_sql_reads():
         ({"score_threshold": 0}, r"score_threshold=0: nsfw_score goes from 0 to 1"),
         ({"model": "yahoo"}, "model='yahoo'; expected one of default, laion"),
         ({"device": "gpu"}, "device='gpu'; expected one of cpu, cuda"),
+        ({"verbose": "yes"}, "ImageNSFWFilterStage: verbose is 'yes'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 
 from pixsieve.errors import MissingExtraError, UsageError
-from pixsieve.models import architecture, exported, folder, preprocess, torch_backend, weights
+from pixsieve.models import (
+    architecture,
+    exported,
+    folder,
+    preprocess,
+    runtime,
+    torch_backend,
+    weights,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +42,8 @@ Precision = Literal["float32", "bf16"]
 
 _TRANSFORMERS_AT_ONCE: Final = 8  # on a CPU; 7 to 25 % faster than 1, 16 or 32
 _CONVOLUTIONS_AT_ONCE: Final = 1  # on a CPU; 20 to 40 % faster than 8 or 32
+
+_EXTRAS: Final = {"openvino": "openvino", "torch": "torch", "transformers": "torch"}
 
 DEFAULT: Final = "default"
 """The model that comes with the package's extra ``models``: EfficientNet-Lite0."""
@@ -97,31 +107,47 @@ def find(model: str, model_dir: str | None = None, *, exact: bool = False) -> Im
 
 
 def check(model: ImageModel, settings: Runtime, *also: str) -> None:
-    """Raise ``MissingExtraError`` unless the packages that a model needs are installed.
+    """Raise ``UsageError`` unless the packages, device and precision that are asked for are there.
 
-    Nothing is imported for it.
+    No package is imported but where it alone can tell.
+
+    Args:
+        model: The model that is to run.
+        settings: Where it is to run.
+        also: Further packages that are needed.
     """
-    place = model.folder
-    native = place is None or architecture.model_type(place) in architecture.NATIVE
-    if native or (place is not None and place.kind == "onnx"):
-        extra, packages = "models", ["onnxruntime", *(["onnx"] if native else []), *also]
-    else:
-        extra, packages = "torch", ["torch", "transformers", *also]
-    if settings.runtime == "openvino":
-        extra, packages = "openvino", [*packages, "openvino"]
+    if not _by_torch(model):
+        need(f"the model {model.name}", settings.runtime, "onnx", *also)
+        runtime.check(
+            device=settings.device, runtime=settings.runtime, precision=settings.precision
+        )
+        return
+    need(f"the model {model.name}", "torch", "transformers", *also)
+    if settings.runtime != "onnxruntime" or settings.precision != "float32":
+        msg = (
+            f"the model {model.name} runs by torch, in float32; leave runtime and precision out, "
+            f"or export it to ONNX"
+        )
+        raise UsageError(msg)
+    torch_backend.check(settings.device)
+
+
+def need(what: str, *packages: str) -> None:
+    """Raise ``MissingExtraError`` unless packages are installed; none is imported."""
     for package in packages:
         if importlib.util.find_spec(package) is None:
-            msg = f"the model {model.name} needs {package}: pip install 'pixsieve[{extra}]'"
+            extra = _EXTRAS.get(package, "models")
+            msg = f"{what} needs {package}: pip install 'pixsieve[{extra}]'"
             raise MissingExtraError(msg)
 
 
-def load(model: ImageModel, runtime: Runtime) -> Vectors:
+def load(model: ImageModel, settings: Runtime) -> Vectors:
     """Load a model; return the function from images of any size to their L2-normalised vectors.
 
     Each image's vector is the same whatever the batch around it.
     """
-    embed = _embed(model, runtime)
-    step = runtime.step(_CONVOLUTIONS_AT_ONCE if model.folder is None else _TRANSFORMERS_AT_ONCE)
+    embed = _embed(model, settings)
+    step = settings.step(_CONVOLUTIONS_AT_ONCE if model.folder is None else _TRANSFORMERS_AT_ONCE)
 
     def vectors(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         found = np.empty((len(images), model.dim), np.float32)
@@ -214,9 +240,15 @@ def _processor(place: ModelFolder, kind: str) -> Preprocess:
     raise UsageError(msg)
 
 
-def _embed(model: ImageModel, settings: Runtime) -> Embed:
-    from pixsieve.models import runtime  # noqa: PLC0415  # heavy: only where a model is loaded
+def _by_torch(model: ImageModel) -> bool:
+    """Tell whether a model runs through transformers, not as a graph."""
+    place = model.folder
+    if place is None or place.kind == "onnx":
+        return False
+    return architecture.model_type(place) not in architecture.NATIVE
 
+
+def _embed(model: ImageModel, settings: Runtime) -> Embed:
     place = model.folder
     if place is None:
         from pixsieve.models.lite0 import Lite0  # noqa: PLC0415  # as above
@@ -224,7 +256,7 @@ def _embed(model: ImageModel, settings: Runtime) -> Embed:
         return Lite0(
             device=settings.device, runtime=settings.runtime, precision=settings.precision
         ).embed
-    if place.kind != "onnx" and architecture.model_type(place) not in architecture.NATIVE:
+    if _by_torch(model):
         return torch_backend.load(place, model.preprocess, settings.device)
     if place.kind == "onnx":
         return _exported(place, settings)
@@ -243,8 +275,6 @@ def _embed(model: ImageModel, settings: Runtime) -> Embed:
 
 
 def _exported(place: ModelFolder, settings: Runtime) -> Embed:
-    from pixsieve.models import runtime  # noqa: PLC0415  # heavy: only where a model is loaded
-
     described = exported.read(place)
     ports = exported.ports(place, described)
     session = runtime.load(

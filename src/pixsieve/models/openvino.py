@@ -23,15 +23,7 @@ def load(model: bytes | str, *, external_folder: str | None, precision: str) -> 
 
     The precision is always stated: left alone, OpenVINO takes bf16 wherever the processor has it.
     """
-    try:
-        import openvino  # noqa: PLC0415  # heavy: only where a model is loaded
-    except ImportError as error:
-        msg = "runtime='openvino' needs openvino: pip install 'pixsieve[openvino]'"
-        raise MissingExtraError(msg) from error
-    core = openvino.Core()
-    if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        msg = "precision='bf16': this processor does not compute in bf16; take 'float32'"
-        raise UsageError(msg)
+    core = _core()
     settings = {
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         "INFERENCE_NUM_THREADS": 1,  # processes share the work, never threads
@@ -49,6 +41,22 @@ def load(model: bytes | str, *, external_folder: str | None, precision: str) -> 
         raise UsageError(msg) from error
     shapes = {name: port.partial_shape for port in compiled.inputs for name in port.names}
     return _OpenVino(compiled, shapes)
+
+
+def check_bf16() -> None:
+    """Raise ``UsageError`` unless the processor computes in bf16."""
+    if "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        msg = "precision='bf16': this processor does not compute in bf16; take 'float32'"
+        raise UsageError(msg)
+
+
+def _core() -> Any:
+    try:
+        import openvino  # noqa: PLC0415  # heavy: only where a model is loaded
+    except ImportError as error:
+        msg = "runtime='openvino' needs openvino: pip install 'pixsieve[openvino]'"
+        raise MissingExtraError(msg) from error
+    return openvino.Core()
 
 
 class _OpenVino:

@@ -49,6 +49,21 @@ def load(
         MissingExtraError: if the runtime is not installed.
         UsageError: for a device or precision that there is not, or a graph that cannot be loaded.
     """
+    check(device=device, runtime=runtime, precision=precision)
+    if runtime == "openvino":
+        return openvino.load(model, external_folder=external_folder, precision=precision)
+    return _load(model, DEVICES[device], external_folder)
+
+
+def check(*, device: str = "cpu", runtime: str = "onnxruntime", precision: str = "float32") -> None:
+    """Raise unless there is such a device and precision.
+
+    A runtime is imported only where it alone can tell.
+
+    Raises:
+        MissingExtraError: if it must tell, and is not installed.
+        UsageError: if there is not.
+    """
     for name, value, known in (
         ("device", device, tuple(DEVICES)),
         ("runtime", runtime, RUNTIMES),
@@ -57,26 +72,34 @@ def load(
         if value not in known:
             msg = f"{name}={value!r}; expected one of {', '.join(known)}"
             raise UsageError(msg)
-    if runtime == "openvino":
-        if device != "cpu":
-            msg = f"OpenVINO runs on the CPU here, device={device!r}; take runtime='onnxruntime'"
-            raise UsageError(msg)
-        return openvino.load(model, external_folder=external_folder, precision=precision)
-    if precision != "float32":
-        msg = f"precision={precision!r} needs runtime='openvino'; ONNX Runtime computes in float32"
+    if runtime == "openvino" and device != "cpu":
+        msg = f"OpenVINO runs on the CPU here, device={device!r}; take runtime='onnxruntime'"
         raise UsageError(msg)
-    return _load(model, DEVICES[device], external_folder)
+    if precision != "float32":
+        if runtime != "openvino":
+            msg = (
+                f"precision={precision!r} needs runtime='openvino'; ONNX Runtime computes in "
+                f"float32"
+            )
+            raise UsageError(msg)
+        openvino.check_bf16()
+    if device != "cpu":
+        available = _onnxruntime().get_available_providers()
+        if DEVICES[device] not in available:
+            raise UsageError(_no_device(f"this onnxruntime has {', '.join(available)}"))
 
 
-def _load(model: bytes | str, provider: str, external_folder: str | None) -> Session:
+def _onnxruntime() -> Any:
     try:
-        import onnxruntime as ort  # noqa: PLC0415  # heavy: only where a model is loaded
+        import onnxruntime  # noqa: PLC0415  # heavy: only where a model is loaded
     except ImportError as error:
         msg = "running a model needs onnxruntime: pip install 'pixsieve[models]'"
         raise MissingExtraError(msg) from error
-    available = ort.get_available_providers()
-    if provider not in available:
-        raise UsageError(_no_device(f"this onnxruntime has {', '.join(available)}"))
+    return onnxruntime
+
+
+def _load(model: bytes | str, provider: str, external_folder: str | None) -> Session:
+    ort = _onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # processes share the work, never threads
     options.inter_op_num_threads = 1

@@ -33,6 +33,13 @@ def dimension(config: Mapping[str, object]) -> int | None:
     return None
 
 
+def check(device: str) -> None:
+    """Raise ``UsageError`` unless torch has a device."""
+    if device == "cuda" and not import_module("torch").cuda.is_available():
+        msg = "device='cuda' cannot be used: torch finds no GPU; take device='cpu'"
+        raise UsageError(msg)
+
+
 def load(
     folder: ModelFolder, preprocess: Preprocess, device: str
 ) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:

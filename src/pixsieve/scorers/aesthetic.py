@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -10,9 +9,15 @@ import pyarrow as pa
 
 from pixsieve.errors import PlanError, nearest
 from pixsieve.models import folder, laion
-from pixsieve.scorers.heads import check_embedding, check_threshold, score_array, vectors
+from pixsieve.scorers.heads import (
+    check_embedding,
+    check_threshold,
+    score_array,
+    vectors,
+    without_places,
+)
 from pixsieve.select.filters import FilterStage
-from pixsieve.stage import ScoreStage
+from pixsieve.stage import ScoreStage, check_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +44,10 @@ class ImageAestheticFilterStage(ScoreStage):
         model: ``"v2"``, over CLIP ViT-L/14, or V1 over ViT-L/14 (``"v1"``), ViT-B/32
             (``"v1-b32"``) or ViT-B/16 (``"v1-b16"``).
         embedding: The column of embeddings.
+        model_inference_batch_size: Accepted for Curator's scripts and without effect, as are the
+            next two: the predictors are so small that neither batch nor GPU would matter.
+        num_gpus_per_worker: See above.
+        verbose: See above.
     """
 
     version: ClassVar[int] = 1
@@ -47,12 +56,16 @@ class ImageAestheticFilterStage(ScoreStage):
     score_threshold: float | None = None
     model: Literal["v2", "v1", "v1-b32", "v1-b16"] = "v2"
     embedding: str = "embedding"
+    model_inference_batch_size: int = 32
+    num_gpus_per_worker: float | None = None
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         if self.model not in laion.AESTHETIC:
             known = ", ".join(laion.AESTHETIC)
             msg = f"model={self.model!r}; expected one of {known}"
             raise PlanError(msg + nearest(str(self.model), laion.AESTHETIC))
+        check_fields(self)
         head = self._head()
         what = f"{_COLUMN} of model={self.model!r}"
         check_threshold(self.score_threshold, head.low, head.high, what)
@@ -85,7 +98,7 @@ class ImageAestheticFilterStage(ScoreStage):
 
     def without_places(self) -> Self:
         """Leave out the folder; the digest says what was in it."""
-        return dataclasses.replace(self, model_dir=None)
+        return without_places(self)
 
     def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
         head, schema = self._head(), self.adds()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -13,6 +12,7 @@ from pixsieve.errors import PlanError
 from pixsieve.models import caption_model, folder, image_model
 from pixsieve.scorers.embedding import check_choices, runtime_of
 from pixsieve.scorers.heads import vectors as vector_rows
+from pixsieve.scorers.heads import without_places
 from pixsieve.select.filters import FilterStage
 from pixsieve.stage import Needs, ScoreStage
 
@@ -136,11 +136,7 @@ class CaptionSimilarityStage(ScoreStage):
 
     def without_places(self) -> Self:
         """Name the model instead of its folder; its digest says which it is."""
-        return dataclasses.replace(self, model=folder.portable_name(self.model), model_dir=None)
-
-    def alone(self) -> Self:
-        """Leave out the threshold, and the size of batches, which changes no score."""
-        return dataclasses.replace(self, score_threshold=None, model_inference_batch_size=32)
+        return without_places(self, model=folder.portable_name(self.model))
 
     def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
         model, settings, schema = self._model(), runtime_of(self), self.adds()

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, get_args
 import numpy as np
 import pyarrow as pa
 
-from pixsieve.errors import PlanError
-from pixsieve.models import folder, image_model
+from pixsieve.errors import PlanError, UsageError
+from pixsieve.models import folder, image_model, laion
 from pixsieve.models.image_model import Device, Precision, RuntimeName
 from pixsieve.schema import RESERVED
-from pixsieve.stage import Needs, ScoreStage
+from pixsieve.scorers.heads import without_places
+from pixsieve.stage import Needs, ScoreStage, check_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,9 +41,10 @@ class ImageEmbeddingStage(ScoreStage):
     an image is the same in any batch, and on one thread.
 
     Args:
-        model: ``"default"`` (EfficientNet-Lite0, 1280 numbers, comes with ``pixsieve[models]``), a
-            name such as ``"openai/clip-vit-large-patch14"`` below ``model_dir``, or a folder. See
-            ``docs/models.md``.
+        model: A name such as ``"openai/clip-vit-base-patch32"`` below ``model_dir``, or a folder.
+            ``"default"`` is EfficientNet-Lite0 (1280 numbers), which comes with
+            ``pixsieve[models]``; with a ``model_dir`` it is NeMo Curator's
+            ``"openai/clip-vit-large-patch14"`` from there. See ``docs/models.md``.
         model_dir: Folder of models; ``None`` for ``$PIXSIEVE_MODELS``.
         model_inference_batch_size: Images in one run of the model, at most; changes no vector. On a
             CPU no more than 8 are run at once, since larger runs take longer there.
@@ -55,6 +57,10 @@ class ImageEmbeddingStage(ScoreStage):
         exact: Decode every pixel and follow the reference's preprocessing to the bit. Otherwise a
             large image is decoded at a half, a quarter or an eighth of its size, no smaller than
             twice what the model looks at (cosine to exact 0.998 or more).
+        num_gpus_per_worker: Accepted for Curator's scripts and without effect, as are the next two:
+            workers are the executor's, and ``device`` says where the model runs.
+        remove_image_data: See above; pixels are never passed on.
+        verbose: See above.
     """
 
     version: ClassVar[int] = 1
@@ -68,9 +74,13 @@ class ImageEmbeddingStage(ScoreStage):
     runtime: RuntimeName = "onnxruntime"
     precision: Precision = "float32"
     exact: bool = False
+    num_gpus_per_worker: float | None = None
+    remove_image_data: bool = False
+    verbose: bool = False
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_fields(self)
         if self.column in RESERVED:
             msg = f"column={self.column!r} is a column that pixsieve itself has; take another name"
             raise PlanError(msg)
@@ -105,11 +115,7 @@ class ImageEmbeddingStage(ScoreStage):
 
     def without_places(self) -> Self:
         """Name the model instead of its folder; its digest says which it is."""
-        return dataclasses.replace(self, model=folder.portable_name(self.model), model_dir=None)
-
-    def alone(self) -> Self:
-        """Leave out the size of batches, which changes no vector."""
-        return dataclasses.replace(self, model_inference_batch_size=32)
+        return without_places(self, model=folder.portable_name(self._named()))
 
     def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
         vectors = image_model.load(self._model(), runtime_of(self))
@@ -121,8 +127,23 @@ class ImageEmbeddingStage(ScoreStage):
 
         return score
 
+    def _named(self) -> str:
+        """Return the model that is meant: where a folder of models is given, one of that."""
+        curators = self.model == image_model.DEFAULT and self.model_dir
+        return laion.VIT_L_14 if curators else self.model
+
     def _model(self) -> ImageModel:
-        return image_model.find(self.model, self.model_dir, exact=self.exact)
+        try:
+            return image_model.find(self._named(), self.model_dir, exact=self.exact)
+        except UsageError as error:
+            if self._named() == self.model:
+                raise
+            msg = (
+                f"model_dir={self.model_dir!r} without a model stands for that of NeMo Curator. "
+                f"{error}. Or name another model, or leave model_dir out for the one that comes "
+                f"with pixsieve[models]"
+            )
+            raise PlanError(msg) from error
 
 
 def check_choices(stage: ScoreStage) -> None:

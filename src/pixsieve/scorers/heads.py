@@ -1,8 +1,9 @@
-"""What scorers over a column of embeddings, or with a threshold, have in common."""
+"""What scorers with a model, a threshold, or a column of embeddings to read have in common."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import dataclasses
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +14,24 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pixsieve.models.laion import Head
+    from pixsieve.stage import ScoreStage
+
+_S = TypeVar("_S", bound="ScoreStage")
+_NO_SCORE = (
+    "model_dir",
+    "model_inference_batch_size",
+    "num_gpus_per_worker",
+    "remove_image_data",
+    "verbose",
+)
+"""Settings that change no score: where models lie, how they run, what Curator's scripts give."""
+
+
+def without_places(stage: _S, **named: object) -> _S:
+    """Return a stage without the settings that change no score; ``named`` ones are replaced."""
+    fields = dataclasses.fields(stage)  # type: ignore[arg-type]  # every stage is one
+    usual = {field.name: field.default for field in fields if field.name in _NO_SCORE}
+    return dataclasses.replace(stage, **usual | named)  # type: ignore[type-var]  # as above
 
 
 def check_embedding(columns: pa.Schema, column: str, head: Head, stage: str) -> None:
