@@ -19,6 +19,7 @@ def result(folder: Path | None, **changes) -> RunResult:
         "shards": (),
         "timings": (StepTiming(step="index", wall=1.5, cpu=2.5),),
         "decoded": 1234,
+        "peak_memory": 144_000_000,
         "did_nothing": False,
         "notes": (),
         "offers_images": True,
@@ -49,7 +50,7 @@ def test_it_says_where_everything_is(shards):
     assert f"2 shards, 2.05 MB, are in {shards.output_dir}" in text
     assert f"{shards.output_dir}/dropped.parquet" in text
     assert f"pixsieve why {shards.output_dir} KEY" in text
-    assert "1,234 images decoded" in text
+    assert "1,234 images decoded; the largest process took 144 MB" in text
 
 
 def test_a_run_that_did_nothing_says_so_first(tmp_path):
@@ -89,6 +90,7 @@ def test_json_has_every_figure(shards):
         "shards": ["0.tar", "1.tar"],
         "bytes": 2_048_000,
         "decoded": 1234,
+        "peak_memory": 144_000_000,
         "timings": [{"step": "index", "wall": 1.5, "cpu": 2.5}],
         "notes": [],
     }

@@ -21,6 +21,7 @@ from PIL import Image
 from pixsieve import schema
 from pixsieve.engine import work
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.local import LocalExecutor
 from pixsieve.engine.progress import Quiet
 from pixsieve.engine.run import RunOptions
 from pixsieve.errors import RunError
@@ -208,6 +209,15 @@ def test_the_result_offers_the_images_on_demand(made: tuple[Path, RunResult], si
 def test_no_image_is_offered_where_none_was_wanted(corpus: Path, tmp_path: Path):
     pipeline = kit.make_pipeline(corpus / "files", tmp_path / "out", remove_image_data=True)
     assert list(kit.run_pipeline(pipeline).batches()) == []
+
+
+@pytest.mark.parametrize("executor", [InlineExecutor(), LocalExecutor(workers=1)])
+def test_the_memory_of_the_largest_process_is_told(
+    corpus: Path, tmp_path: Path, executor: InlineExecutor | LocalExecutor
+):
+    pipeline = kit.make_pipeline(corpus / "files", tmp_path / "out")
+    peak = pipeline.run(executor, RunOptions(max_failed=1)).peak_memory
+    assert 30e6 < peak < 4e9
 
 
 def test_a_second_run_does_nothing_and_says_so(corpus: Path, tmp_path: Path):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pixsieve.errors import PlanError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _FORBIDDEN = {
     "SUBQUERY": "a subquery",
@@ -141,14 +141,15 @@ def _connection() -> duckdb.DuckDBPyConnection:
 
 
 @functools.cache
-def _stable_functions() -> frozenset[str]:
+def _functions() -> Mapping[str, bool]:
+    """Return for each function whether it looks at one row, and always gives the same answer."""
     query = (
-        "SELECT DISTINCT function_name FROM duckdb_functions() "
-        "WHERE function_type = 'scalar' AND stability = 'CONSISTENT'"
+        "SELECT function_name, bool_or(function_type = 'scalar' AND stability = 'CONSISTENT') "
+        "FROM duckdb_functions() GROUP BY function_name"
     )
     with _lock:
         rows = _connection().execute(query).fetchall()
-    return frozenset(str(name) for (name,) in rows) - _CALLED_STABLE_YET_NOT
+    return {name: bool(stable) and name not in _CALLED_STABLE_YET_NOT for name, stable in rows}
 
 
 def _parse(text: str) -> Any:
@@ -193,11 +194,13 @@ def _references(tree: Any) -> Iterator[str]:
 
 
 def _check_function(text: str, name: str) -> None:
-    stable = _stable_functions()
-    if name.lower() not in stable:
+    functions = _functions()
+    if not functions.get(name.lower()):
+        stable = [each for each, usable in functions.items() if usable]
+        hint = "" if name.lower() in functions else nearest(name, stable)
         msg = (
             f"filter {text!r} calls {name}(), which is no function of one row that always gives "
-            f"the same answer{nearest(name, stable)}"
+            f"the same answer{hint}"
         )
         raise PlanError(msg)
 
