@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,14 @@ def test_the_versions_that_wrote_it_are_no_difference():
     assert manifest().says_the_same_as(standing)
     for name, value in (("name", "x"), ("seed", 4), ("counts", {}), ("files", []), ("inputs", [])):
         assert not manifest(**{name: value}).says_the_same_as(standing)
+    assert not manifest().says_the_same_as({**standing, "versions": {"pixsieve": "0.0.2"}})
+
+
+def test_a_manifest_has_the_digest_of_its_other_lines():
+    data = manifest(recipe={"sha256": 1}).to_bytes()
+    (line,) = [line for line in data.splitlines(keepends=True) if line.startswith(b' "sha256":')]
+    digest = hashlib.sha256(data.replace(line, b"")).hexdigest()
+    assert line == f' "sha256": "{digest}",\n'.encode()
 
 
 def test_versions_are_of_all_that_decides_bytes():

@@ -31,7 +31,8 @@ from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
 from pixsieve.schema import DROPPED, SIDECAR
 from pixsieve.verify import RULES
 from pixsieve.verify import verify as verify_with_workers
-from pixsieve.verify.findings import LIMIT_PER_FILE
+from pixsieve.verify.findings import LIMIT_PER_FILE, Findings
+from pixsieve.verify.manifest import read_manifest
 from pixsieve.verify.tars import members
 
 if TYPE_CHECKING:
@@ -42,6 +43,24 @@ if TYPE_CHECKING:
 verify = functools.partial(verify_with_workers, workers=0)
 
 HASH = "0123456789ab"
+RECIPE = """\
+name: test
+seed: 0
+stages:
+  - ImageReaderStage: {path_or_paths: [in.tar], json_fields: {1: string}}
+  - ExactDeduplicationStage
+  - colours: {least: 0.5}
+"""
+STAGES = [
+    {
+        "@": "ImageReaderStage",
+        "path_or_paths": ["in.tar"],
+        "json_fields": {"1": "string"},
+        "animated": "reject",
+    },
+    {"@": "ExactDeduplicationStage", "keep": "caption"},
+    {"@": "colour_package:ColourStage", "least": 0.5},
+]
 EXTENSIONS = {
     "jpeg": "jpg",
     "png": "png",
@@ -122,7 +141,7 @@ class Export:
         pq.write_table(
             pa.Table.from_pylist(self.dropped, self.dropped_schema), folder / "dropped.parquet"
         )
-        (folder / "recipe.yaml").write_text("name: test\n")
+        (folder / "recipe.yaml").write_text(RECIPE)
         kept = sum(len(shard.rows) for shard in self.shards)
         ends = Counter(row["status"] for row in self.dropped)
         reasons = Counter((r["stage"], r["status"], r["reason"]) for r in self.dropped)
@@ -132,7 +151,9 @@ class Export:
             "name": "test",
             "hash": HASH,
             "seed": 0,
+            "recipe": {"name": "test", "seed": 0, "stages": STAGES},
             "recipe_sha256": "0" * 64,
+            "plan_sha256": "0" * 64,
             "versions": {"pixsieve": "0"},
             "counts": {
                 "indexed": kept + len(self.dropped),
@@ -157,11 +178,19 @@ class Export:
             "files": [{"name": path.name} for path in sorted(folder.iterdir())],
             "privacy": "metadata in images is kept as it was",
         }
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        write_manifest(folder, manifest)
         seal(folder)
         self.edit_manifest(manifest := json.loads((folder / "manifest.json").read_bytes()))
-        (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+        write_manifest(folder, manifest)
         return folder
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write a manifest with the digest of its other lines."""
+    manifest.pop("sha256", None)
+    rest = json.dumps(manifest, sort_keys=True, indent=1) + "\n"
+    manifest["sha256"] = hashlib.sha256(rest.encode()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=1) + "\n")
 
 
 def write_tar(
@@ -184,7 +213,7 @@ def seal(folder: Path) -> None:
     for entry in manifest["files"]:
         data = (folder / entry["name"]).read_bytes()
         entry |= {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=1) + "\n")
+    write_manifest(folder, manifest)
 
 
 def sample(key: str, image: bytes, *siblings: tuple[str, bytes]) -> tuple[str, bytes, list[Any]]:
@@ -838,6 +867,32 @@ manifest_edit("size", lambda m: m["files"][1].update(size=1), "file-size")
 manifest_edit("sha256", lambda m: m["files"][1].update(sha256="0" * 64), "file-sha256")
 
 
+def recipe_edit(name: str, old: str, new: str) -> None:
+    def edit(out: Path) -> None:
+        path = out / "recipe.yaml"
+        text = path.read_text()
+        assert text.count(old) == 1
+        path.write_text(text.replace(old, new))
+        seal(out)
+
+    DAMAGES[f"recipe_{name}"] = (edit, {"recipe-differs"})
+
+
+recipe_edit("name", "name: test", "name: toast")
+recipe_edit("seed", "seed: 0", "seed: 1")
+recipe_edit("stage_name", "ExactDeduplicationStage", "ShuffleStage")
+recipe_edit("stage_more", "  - ExactDeduplicationStage\n", "  - ExactDeduplicationStage\n" * 2)
+recipe_edit("field", "0.5", "0.25")
+recipe_edit("field_name", "least", "most")
+recipe_edit("field_inside", "1: string", "1: int64")
+recipe_edit("list", "[in.tar]", "[in.tar, more.tar]")
+recipe_edit("list_for_text", "[in.tar]", "in.tar")
+recipe_edit("text", RECIPE, "only this")
+recipe_edit("no_yaml", "[in.tar]", "[in.tar")
+recipe_edit("tag", "0.5", "!!python/name:os.system")
+recipe_edit("depth", "0.5", "[" * 5000 + "]" * 5000)
+
+
 @fault("dropped-status", "counts-reasons")
 def a_dropped_row_that_says_kept(export: Export) -> None:
     def edit(manifest: dict[str, Any]) -> None:
@@ -998,6 +1053,16 @@ def the_manifest_cut(out: Path) -> None:
     rewrite(out / "manifest.json", lambda data: data[:-30])
 
 
+@damage("manifest-sha256")
+def another_seed_in_the_manifest(out: Path) -> None:
+    rewrite(out / "manifest.json", lambda data: data.replace(b'\n "seed": 0', b'\n "seed": 1'))
+
+
+@damage("manifest-sha256")
+def the_name_of_the_digest_changed(out: Path) -> None:
+    rewrite(out / "manifest.json", lambda data: data.replace(b'\n "sha256"', b'\n "sha257"'))
+
+
 @damage("manifest-missing", "sidecar-missing")
 def neither_manifest_nor_a_sidecar(out: Path) -> None:
     (out / "manifest.json").unlink()
@@ -1047,7 +1112,7 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
     for path in sorted(out.iterdir()):
         whole = path.read_bytes()
         if path.name == "manifest.json":
-            continue  # it is not listed in itself: see the test of its fields
+            continue  # it is not listed in itself: see the test of all its bits
         for _ in range(12):
             at = rng.randrange(len(whole))
             path.write_bytes(
@@ -1057,6 +1122,32 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
             assert "file-sha256" in rules(report), (path.name, at)
             assert {f.file for f in report.findings if f.rule == "file-sha256"} == {path.name}
         path.write_bytes(whole)
+
+
+def test_every_flipped_bit_of_the_manifest_is_found(tmp_path: Path) -> None:
+    out = sound(1).write(tmp_path / "out")
+    path = out / "manifest.json"
+    whole = path.read_bytes()
+    for place in range(8 * len(whole)):
+        at, bit = divmod(place, 8)
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :])
+        findings = Findings(own=True)
+        read_manifest(path, findings)
+        assert findings.kept, (at, bit)
+        if place % 997 == 0:
+            assert not verify(out, load=False, decode=False).ok
+
+
+def test_an_older_manifest_without_a_digest_is_said_to_be_unchecked(tmp_path: Path) -> None:
+    out = sound(1).write(tmp_path / "out")
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    del manifest["sha256"]
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    report = verify(out)
+    assert report.findings == ()
+    assert report.unchecked == (
+        "the manifest itself: it is of a version that gave it no digest of its own",
+    )
 
 
 def test_a_tar_cut_at_any_block_is_found_though_its_digest_is_right(tmp_path: Path) -> None:

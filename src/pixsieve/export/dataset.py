@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -61,14 +62,23 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def to_bytes(self) -> bytes:
-        """Return the manifest as JSON: sorted keys, UTF-8, a final newline."""
-        text = json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False)
-        return f"{text}\n".encode()
+        """Return the manifest as JSON: sorted keys, UTF-8, a final newline.
+
+        One line more, of the field ``sha256``, has the digest of all others.
+        """
+        fields = asdict(self)
+        digest = hashlib.sha256(_to_json(fields)).hexdigest()
+        return _to_json({**fields, "sha256": digest})
 
     def says_the_same_as(self, standing: Mapping[str, Any]) -> bool:
-        """Tell whether a manifest that was read differs in no more than the versions."""
-        mine = json.loads(self.to_bytes())
-        return {**mine, "versions": None} == {**standing, "versions": None}
+        """Tell whether a manifest that was read is whole, and differs in no more than versions."""
+        mine = replace(self, versions=standing.get("versions", {}))
+        return bool(json.loads(mine.to_bytes()) == standing)
+
+
+def _to_json(fields: Mapping[str, Any]) -> bytes:
+    text = json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False)
+    return f"{text}\n".encode()
 
 
 def versions() -> dict[str, str]:

@@ -50,6 +50,7 @@ RULES: dict[str, Rule] = {
     "manifest-missing": _own("a finished export has a manifest.json"),
     "manifest-unreadable": _own("manifest.json is JSON with the fields of its format"),
     "manifest-version": _own("the manifest's format version is one that this program knows"),
+    "manifest-sha256": _own("the manifest holds the SHA-256 of its other lines"),
     "manifest-name": _own(
         "the manifest names only files in the dataset, each once, and all shards'"
     ),
@@ -68,6 +69,7 @@ RULES: dict[str, Rule] = {
     "counts-kept": _own("the shards' samples add up to the manifest's count of kept ones"),
     "counts-indexed": _own("indexed = kept + dropped + failed = the samples of all inputs"),
     "counts-reasons": _own("dropped.parquet has the manifest's rows for each stage and reason"),
+    "recipe-differs": _own("recipe.yaml says what the manifest's recipe says"),
     "dropped-unreadable": _own("dropped.parquet can be read"),
     "dropped-schema": _own("dropped.parquet has the columns and types of its format"),
     "dropped-status": _own("a row of dropped.parquet is dropped or failed"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+import yaml
 
 from pixsieve.verify.shard import ListedFile
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 FORMAT = "pixsieve-dataset"
 FORMAT_VERSION = 1
+RECIPE = "recipe.yaml"
 
+_DIGEST_LINE = b' "sha256":'
 _NAME = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)-(?P<hash>[A-Za-z0-9]+)-(?P<index>[0-9]{6,})\.tar")
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<index>[0-9]+)\.tar", re.DOTALL)
 
@@ -67,6 +71,14 @@ class File(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Recipe(msgspec.Struct, frozen=True):
+    """The stages with all their values: ``@`` is the name of a stage's class."""
+
+    name: str
+    seed: int
+    stages: list[dict[str, Any]]
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The fields of ``manifest.json`` that can be checked; others are left alone."""
 
@@ -78,10 +90,18 @@ class Manifest(msgspec.Struct, frozen=True):
     inputs: list[Input]
     shards: list[Shard]
     files: list[File]
+    recipe: Recipe | None = None
+    sha256: str | None = None
 
     def listed(self) -> dict[str, ListedFile]:
         """Return the listed files by name."""
         return {file.name: ListedFile(size=file.size, sha256=file.sha256) for file in self.files}
+
+
+_OLDER_FIELDS = frozenset(Manifest.__struct_fields__).union(
+    ("name", "seed", "recipe_sha256", "plan_sha256", "versions", "privacy")
+)
+"""Those of a manifest that was written before manifests had a digest."""
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -98,7 +118,8 @@ def read_manifest(path: Path, findings: Findings) -> Manifest | None:
     """Read a manifest; None if that cannot be done, and the findings say why."""
     data = path.read_bytes()
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        fields = msgspec.json.decode(data)
+        head = msgspec.convert(fields, _Head)
         if head.format == FORMAT and head.format_version != FORMAT_VERSION:
             findings.add(
                 "manifest-version",
@@ -107,8 +128,8 @@ def read_manifest(path: Path, findings: Findings) -> Manifest | None:
                 f"{FORMAT_VERSION}; verify it with the pixsieve that wrote it, or a newer one",
             )
             return None
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        manifest = msgspec.convert(fields, Manifest)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         findings.add("manifest-unreadable", MANIFEST, str(error))
         return None
     if manifest.format != FORMAT:
@@ -116,7 +137,24 @@ def read_manifest(path: Path, findings: Findings) -> Manifest | None:
             "manifest-unreadable", MANIFEST, f"format is {manifest.format!r}, expected {FORMAT!r}"
         )
         return None
+    if manifest.sha256 is not None:
+        _check_digest(data, manifest.sha256, findings)
+    elif unknown := sorted(fields.keys() - _OLDER_FIELDS):
+        findings.add(
+            "manifest-sha256", MANIFEST, f"has {unknown}, which none without a field sha256 has"
+        )
     return manifest if _check_names(manifest, findings) else None
+
+
+def _check_digest(data: bytes, stated: str, findings: Findings) -> None:
+    lines = data.splitlines(keepends=True)
+    found = hashlib.sha256(b"".join(x for x in lines if not x.startswith(_DIGEST_LINE))).hexdigest()
+    if found != stated:
+        findings.add(
+            "manifest-sha256",
+            MANIFEST,
+            f"its other lines have the SHA-256 {found}, it says {stated}",
+        )
 
 
 def _check_names(manifest: Manifest, findings: Findings) -> bool:
@@ -167,6 +205,55 @@ def check_counts(manifest: Manifest, findings: Findings) -> None:
         findings.add(
             "counts-kept", MANIFEST, f"kept is {counts.kept:,}, its shards have {listed:,} samples"
         )
+
+
+def check_recipe(folder: Path, recipe: Recipe, findings: Findings) -> None:
+    """Check that ``recipe.yaml`` says what the manifest says; fields may be left out of it."""
+    path = folder / RECIPE
+    if not path.is_file():
+        return  # the check of the manifest's files says so
+    try:
+        found = yaml.safe_load(path.read_bytes())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        findings.add("recipe-differs", RECIPE, f"is no YAML: {error}")
+        return
+    listed = found.get("stages") if isinstance(found, dict) else None
+    if not isinstance(listed, list) or len(listed) != len(recipe.stages):
+        findings.add("recipe-differs", RECIPE, f"expected {len(recipe.stages)} stages")
+        return
+    for name, value in (("name", recipe.name), ("seed", recipe.seed)):
+        if found.get(name) != value:
+            findings.add("recipe-differs", RECIPE, f"{name} is not {value!r}")
+    for number, (stage, expected) in enumerate(zip(listed, recipe.stages, strict=True), 1):
+        if not _is_stage(stage, expected):
+            findings.add("recipe-differs", RECIPE, f"stage {number} is not that of the manifest")
+
+
+def _is_stage(found: object, expected: dict[str, Any]) -> bool:
+    """Tell whether an item of a recipe's list may be a stage: its name, alone or with fields."""
+    if isinstance(found, dict) and len(found) == 1:
+        ((name, fields),) = found.items()
+    else:
+        name, fields = found, {}
+    if not isinstance(name, str) or not isinstance(fields, dict):
+        return False
+    kind = str(expected.get("@"))
+    announced = ":" in kind and ":" not in name  # only the package that has it knows of this name
+    return (announced or name.rpartition(":")[2] == kind.rpartition(":")[2]) and all(
+        field in expected and _is_same(value, expected[field]) for field, value in fields.items()
+    )
+
+
+def _is_same(found: object, expected: object) -> bool:
+    """Compare YAML with JSON, whose keys are text; never deeper than the JSON is."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        named = {str(key): value for key, value in found.items()}
+        return named.keys() == expected.keys() and all(
+            _is_same(value, expected[key]) for key, value in named.items()
+        )
+    if isinstance(expected, list) and isinstance(found, list):
+        return len(found) == len(expected) and all(map(_is_same, found, expected))
+    return found == expected
 
 
 def check_own_names(shards: list[Shard], hash_: str | None, findings: Findings) -> None:

@@ -32,6 +32,7 @@ from pixsieve.verify.manifest import (
     check_counts,
     check_foreign_names,
     check_own_names,
+    check_recipe,
     is_manifest,
     read_manifest,
 )
@@ -240,6 +241,8 @@ def _check_folder(target: _Target, findings: Findings) -> Checked:
     if manifest is None:
         return checked
     check_counts(manifest, findings)
+    if manifest.recipe is not None:
+        check_recipe(target.folder, manifest.recipe, findings)
     in_shards = {name for shard in manifest.shards for name in (shard.tar, shard.sidecar)}
     for name, listed in manifest.listed().items():
         if name not in in_shards:
@@ -335,6 +338,8 @@ def _unchecked(
         )
     elif target.manifest is None:
         notes.append("file digests and counts: there is no manifest to compare with")
+    elif target.manifest.sha256 is None:
+        notes.append("the manifest itself: it is of a version that gave it no digest of its own")
     extra = {
         name for result in results for name, _ in result.columns or () if name not in SIDECAR.names
     }
