@@ -468,6 +468,9 @@ def test_a_sound_img2dataset_folder_has_no_finding(tmp_path: Path) -> None:
     assert report.findings == ()
     assert report.kind == "foreign"
     assert (report.checked.samples, report.checked.rows, report.checked.loaded) == (6, 8, 6)
+    read = [*(tmp_path / "i").glob("*.tar"), *(tmp_path / "i").glob("*.parquet")]
+    assert report.checked.files == len(read) == 4
+    assert report.checked.bytes == sum(path.stat().st_size for path in read)
     assert any("sha256" in note and "2 of 2 shards" in note for note in report.unchecked)
 
 
@@ -483,6 +486,32 @@ def test_anybodys_tars_have_only_warnings_of_what_some_loaders_mind(tmp_path: Pa
     assert report.ok
     assert rules(report) == {"key-unsafe"}
     assert any("no sidecar" in note for note in report.unchecked)
+
+
+def test_tars_that_are_compressed_or_lie_deeper_are_listed_as_not_checked(tmp_path: Path) -> None:
+    folder = plain(tmp_path / "p")
+    for name in ("a.tar.gz", "b.tar.zst", "more/c.tar", "more/d/e.tgz", ".hidden/f.tar"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    listed = "a.tar.gz, b.tar.zst, more/c.tar, more/d/e.tgz"
+    note = f"tars that are compressed or lie in sub-folders: {listed}"
+    assert note in verify(folder).unchecked
+    for number in range(30):
+        (folder / f"{number:02d}.tar.gz").write_bytes(b"x")
+    (note,) = [note for note in verify(folder).unchecked if "compressed" in note]
+    assert note.endswith("18.tar.gz, 19.tar.gz and 14 more")
+    (folder / "shard-000007.tar").unlink()
+    with pytest.raises(
+        SourceError, match=r"no \.tar to verify; unpack compressed ones first.*14 more"
+    ):
+        verify(folder)
+
+
+def test_a_set_without_its_manifest_has_its_other_tars_listed_too(tmp_path: Path) -> None:
+    out = sound(1).write(tmp_path / "out")
+    (out / "manifest.json").unlink()
+    (out / "more.tar.gz").write_bytes(b"x")
+    assert any("more.tar.gz" in note for note in verify(out).unchecked)
 
 
 def test_one_tar_of_an_export_is_checked_against_its_sidecar(tmp_path: Path) -> None:
@@ -1392,7 +1421,7 @@ def test_what_is_not_there_or_no_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no \.tar to verify$"):
         verify(tmp_path)
     (tmp_path / "a.tar.gz").write_bytes(b"x")
-    with pytest.raises(SourceError, match="unpack them first"):
+    with pytest.raises(SourceError, match=r"unpack compressed ones first, .*: a\.tar\.gz"):
         verify(tmp_path)
     with pytest.raises(UsageError, match="neither a folder nor"):
         verify(tmp_path / "a.tar.gz")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -24,7 +25,14 @@ from pixsieve.errors import (
 )
 from pixsieve.schema import SIDECAR
 from pixsieve.verify import accounts
-from pixsieve.verify.findings import Checked, Finding, Findings, VerifyReport, shown
+from pixsieve.verify.findings import (
+    LIMIT_PER_FILE,
+    Checked,
+    Finding,
+    Findings,
+    VerifyReport,
+    shown,
+)
 from pixsieve.verify.manifest import (
     MANIFEST,
     Manifest,
@@ -45,7 +53,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Takes the number of shards that are done, that of all, and the name of the last one."""
 
-_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tar.xz", ".tar.bz2")
+_COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,13 +183,29 @@ def _target(path: Path) -> tuple[_Target, Findings]:
     if manifest is not None:
         shards = manifest.shards
     elif not shards and not own:
-        packed = [child.name for child in folder.iterdir() if child.name.endswith(_COMPRESSED)]
-        hint = "; compressed tars are not read, unpack them first" if packed else ""
-        raise SourceError(f"{path} has no manifest.json and no .tar to verify{hint}")
+        passed = _passed_over(folder, shards)
+        hint = f"; unpack compressed ones first, and name folders one by one: {passed}"
+        raise SourceError(
+            f"{path} has no manifest.json and no .tar to verify{hint if passed else ''}"
+        )
     target = _Target(
         folder=folder, own=own, manifest=manifest, shards=list(shards), whole=path.is_dir()
     )
     return target, findings
+
+
+def _passed_over(folder: Path, shards: Sequence[Shard]) -> str:
+    """Name the tars that lie in a folder, compressed or below it, and are none of the shards."""
+    known = {shard.tar for shard in shards}
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(place).relative_to(folder)
+        tars = {str(below / name) for name in names if name.endswith((".tar", *_COMPRESSED))}
+        found += [name for name in tars - known if not Path(name).name.startswith(".")]
+    listed = ", ".join(shown(name) for name in sorted(found)[:LIMIT_PER_FILE])
+    more = len(found) - LIMIT_PER_FILE
+    return f"{listed} and {more:,} more" if more > 0 else listed
 
 
 def _sidecar_of(tar: str) -> str:
@@ -340,6 +364,10 @@ def _unchecked(
         notes.append("file digests and counts: there is no manifest to compare with")
     elif target.manifest.sha256 is None:
         notes.append("the manifest itself: it is of a version that gave it no digest of its own")
+    if target.whole and target.manifest is None:
+        passed = _passed_over(target.folder, target.shards)
+        if passed:
+            notes.append(f"tars that are compressed or lie in sub-folders: {passed}")
     extra = {
         name for result in results for name, _ in result.columns or () if name not in SIDECAR.names
     }

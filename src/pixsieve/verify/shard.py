@@ -107,21 +107,25 @@ def chosen(name: str, share: float) -> bool:
 
 
 def check_file(
-    folder: Path, name: str, listed: ListedFile, findings: Findings, *, content: bool
+    folder: Path, name: str, listed: ListedFile | None, findings: Findings, *, content: bool
 ) -> Checked:
-    """Compare one file with what the manifest says of it; its bytes only for ``content``."""
+    """Compare one file with what the manifest says of it, if anything.
+
+    It is read only for ``content``, then to its end in any case: all of it must be readable.
+    """
     path = folder / name
     if not path.is_file():
-        findings.add("file-missing", name, "the manifest lists this file, it is not there")
+        if listed is not None:
+            findings.add("file-missing", name, "the manifest lists this file, it is not there")
         return Checked()
     size = path.stat().st_size
-    if size != listed.size:
+    if listed is not None and size != listed.size:
         findings.add("file-size", name, f"has {size:,} bytes, the manifest says {listed.size:,}")
     if not content:
         return Checked()
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != listed.sha256:
+    if listed is not None and found != listed.sha256:
         findings.add(
             "file-sha256", name, f"has the SHA-256 {found}, the manifest says {listed.sha256}"
         )
@@ -181,7 +185,8 @@ class _ShardCheck:
 
     def run(self) -> ShardResult:
         task = self.task
-        for name, listed in task.listed.items():
+        for name in filter(None, (task.tar, task.sidecar)):
+            listed = task.listed.get(name)
             self.checked += check_file(self.folder, name, listed, self.findings, content=task.walk)
         sidecar = self._sidecar()
         if sidecar is not None and self._comparable(sidecar):
