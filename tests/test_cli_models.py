@@ -19,7 +19,9 @@ from pixsieve.errors import PixsieveError, UsageError
 from pixsieve.models import weights
 
 GOLDEN = runpy.run_path(str(Path(__file__).parent / "golden" / "inputs.py"))
+HEADS = runpy.run_path(str(Path(__file__).parent / "golden" / "laion_heads.py"))
 NAME = "openai/clip-vit-base-patch32"
+V2, NSFW = "ttj/sac-logos-ava1-l14-linearMSE", "laion/clip-autokeras-binary-nsfw"
 
 
 def run(*arguments: object, **environment: str):
@@ -34,9 +36,9 @@ def root(tmp_path: Path) -> Path:
     """An image model, an image and text model, and a head."""
     shutil.copytree(GOLDEN["MODELS"] / "clip", tmp_path / NAME)
     shutil.copytree(GOLDEN["MODELS"] / "dinov2", tmp_path / "facebook" / "dinov2-small")
-    head = tmp_path / "ttj" / "sac-logos-ava1-l14-linearMSE"
+    head = tmp_path / V2
     head.mkdir(parents=True)
-    save_file({"layers.0.weight": np.zeros((2, 3), np.float32)}, head / "model.safetensors")
+    save_file(HEADS["head"]("v2"), head / "model.safetensors")
     (head / "config.json").write_text("{}")
     return tmp_path
 
@@ -57,16 +59,20 @@ def test_check_tells_kind_length_revision_and_digests(root):
     assert len(clip["files"]["model.safetensors"]) == 64
     assert found["facebook/dinov2-small"]["kind"] == "image model"
     assert found["facebook/dinov2-small"]["dim"] == 24
-    assert found["ttj/sac-logos-ava1-l14-linearMSE"]["kind"] == "head"
-    assert "openai/clip-vit-large-patch14" in missing
-    assert NAME not in missing
-    assert "ttj/sac-logos-ava1-l14-linearMSE" not in missing
+    assert (found[V2]["kind"], found[V2]["dim"], found[V2]["problem"]) == ("head", 768, None)
+    assert len(found[V2]["files"]["model.safetensors"]) == 64
+    v1 = [
+        f"laion/aesthetic-predictor/sa_0_4_vit_{each}_linear" for each in ("b_16", "b_32", "l_14")
+    ]
+    assert {"openai/clip-vit-large-patch14", NSFW, *v1} <= set(missing)
+    assert not {NAME, V2} & set(missing)
 
 
 def test_check_says_the_same_in_words(root):
     result = run("check", PIXSIEVE_MODELS=str(root))
     assert f"  {NAME}: ok (image and text model, 24 numbers)" in result.stdout
-    assert "known, but not here: " in result.stdout
+    assert f"  {V2}: ok (head, 768 numbers)" in result.stdout
+    assert "known, but not here (pixsieve models fetch NAME): " in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -90,6 +96,50 @@ def test_check_names_what_is_wrong_with_a_model_and_looks_at_the_others(root, da
     assert found["facebook/dinov2-small"]["problem"] is None
 
 
+@pytest.mark.parametrize("name", ["v1", "v1-b32", "nsfw"])
+def test_check_tells_a_head_that_is_another(root, name):
+    save_file(HEADS["head"](name), root / V2 / "model.safetensors")
+    code, found, _ = check(root, "--no-run")
+    assert code == UsageError.exit_code
+    assert f"is not {V2}: its tensor" in found[V2]["problem"]
+
+
+def test_check_runs_a_head_on_a_vector_unless_told_not_to(root):
+    broken = HEADS["head"]("v2") | {"layers.7.bias": np.array([np.nan], np.float32)}
+    save_file(broken, root / V2 / "model.safetensors")
+    assert check(root, "--no-run")[1][V2]["problem"] is None
+    assert "not finite" in check(root)[1][V2]["problem"]
+
+
+def test_a_head_that_is_still_a_pickle_is_found_with_the_way_out(root):
+    (root / NSFW).mkdir(parents=True)
+    (root / NSFW / "clip_autokeras_binary_nsfw.pth").write_bytes(b"\x80\x02.")
+    _, found, missing = check(root, "--no-run")
+    assert "pixsieve models convert" in found[NSFW]["problem"]
+    assert found[NSFW]["kind"] == "head"
+    assert NSFW not in missing
+
+
+def test_a_model_that_is_still_a_pickle_is_no_head(root):
+    (root / NAME / "model.safetensors").rename(root / NAME / "pytorch_model.bin")
+    found = check(root, "--no-run")[1][NAME]
+    assert found["kind"] == "model"
+    assert "pixsieve models convert" in found["problem"]
+
+
+def test_weights_of_nothing_that_is_known_are_told_as_such(root):
+    (root / "mine").mkdir()
+    save_file(HEADS["head"]("v2"), root / "mine" / "model.safetensors")
+    assert "holds no model that can be read" in check(root, "--no-run")[1]["mine"]["problem"]
+
+
+def test_a_damaged_record_costs_only_its_own_model(root):
+    (root / V2 / "pixsieve.json").write_text("{")
+    found = check(root, "--no-run")[1]
+    assert "pixsieve.json is not JSON" in found[V2]["problem"]
+    assert found[NAME]["problem"] is None
+
+
 def test_a_model_without_its_tokenizer_still_serves_for_images(root):
     (root / NAME / "tokenizer.json").unlink()
     code, found, _ = check(root)
@@ -109,7 +159,8 @@ def test_check_runs_a_model_unless_told_not_to(root):
 def test_check_of_no_folder_tells_of_the_default_model_only(tmp_path):
     result = run("check", "--json", "--no-run")
     assert len(json.loads(result.stdout)["models"]) == 1
-    assert check(tmp_path / "nowhere", "--no-run")[0] == 0
+    with pytest.raises(UsageError, match="nowhere: there is no such folder"):
+        raise run("check", "--model-dir", tmp_path / "nowhere").exception
 
 
 def test_fetch_asks_where_to():

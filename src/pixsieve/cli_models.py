@@ -17,6 +17,7 @@ from pixsieve.errors import PixsieveError, UsageError
 if TYPE_CHECKING:
     from pixsieve.models.folder import ModelFolder
     from pixsieve.models.image_model import ImageModel, Runtime
+    from pixsieve.models.laion import Head
 
 _MODEL_DIR = click.option(
     "--model-dir", metavar="DIR", type=click.Path(), envvar="PIXSIEVE_MODELS", show_envvar=True,
@@ -42,8 +43,9 @@ class Checked:
         folder: Where it lies; ``None`` for the default model, which lies in a package.
         revision: Commit on the hub, if known.
         files: Name of each weight file to its SHA-256.
-        kind: ``image model``, ``image and text model`` or ``head``, and what it lacks to be more.
-        dim: Length of its vectors, if it makes any.
+        kind: ``image model``, ``image and text model`` or ``head``, and what it lacks to be more;
+            ``model`` where its files do not tell.
+        dim: Length of the vectors that it makes, or, if a head, takes.
         problem: Why it cannot be used, if it cannot.
     """
 
@@ -56,29 +58,33 @@ class Checked:
     problem: str | None
 
 
-@models.command(short_help="Tell which models are there, and try each on one image.")
+@models.command(short_help="Tell which models are there, and try each.")
 @_MODEL_DIR
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--no-run", is_flag=True, help="Read the files only; run no model.")
 def check(*, model_dir: str | None, as_json: bool, no_run: bool) -> int:
-    """Tell which models are there, and try each on one image.
+    """Tell which models are there, and try each.
 
     Every model below the folder is listed with its revision, the SHA-256 of its weights and the
-    length of its vectors. Known models that are not there are named as missing, which is no error.
-    The exit code is 2 if one that is there cannot be used.
+    length of its vectors, and run on one image, or, if it is a head, on one vector. Known models
+    that are not there are named as missing, which is no error. The exit code is 2 if one that is
+    there cannot be used.
     """
-    from pixsieve.models.folder import KNOWN, folders, model_root
+    from pixsieve.models.folder import ELSEWHERE, KNOWN, folders, model_root
 
     root = model_root(model_dir)
+    if root and not root.is_dir():
+        msg = f"{root}: there is no such folder; 'pixsieve models fetch' makes it"
+        raise UsageError(msg)
     found = [_check_default(run=not no_run)]
     found += [_check(path, root, run=not no_run) for path in folders(root)] if root else []
-    missing = sorted(set(KNOWN) - {each.name for each in found})
+    missing = sorted({*KNOWN, *ELSEWHERE} - {each.name for each in found})
     if as_json:
         click.echo(json.dumps({"models": [asdict(each) for each in found], "missing": missing}))
     else:
         where = str(root) if root else "no folder of models (--model-dir, or PIXSIEVE_MODELS)"
         click.echo("\n".join([f"models in {where}", *map(_text, found), ""]))
-        click.echo("known, but not here: " + ", ".join(missing))
+        click.echo("known, but not here (pixsieve models fetch NAME): " + ", ".join(missing))
     return UsageError.exit_code if any(each.problem for each in found[1:]) else 0
 
 
@@ -155,20 +161,23 @@ def _check_default(*, run: bool) -> Checked:
 
 
 def _check(path: Path, root: Path, *, run: bool) -> Checked:
-    """Look at one folder: an image model, or a head, which is only some weights."""
+    """Look at one folder: a head if it has the name of one, else a model."""
     from pixsieve.models import caption_model, image_model
-    from pixsieve.models.folder import open_folder, sha256
+    from pixsieve.models.folder import open_folder, revision, sha256
+    from pixsieve.models.laion import HEADS
 
     name = path.relative_to(root).as_posix()
     files = {each.name: sha256(each) for each in sorted(path.glob("*.safetensors"))}
     files |= {each.name: sha256(each) for each in sorted(path.glob("*.onnx"))}
-    kind, dim, revision, problem = "head", None, None, None
+    kind, dim, commit, problem = "model", None, None, None
     try:
-        if _is_head(path):
-            revision = _head_revision(path, name)
+        commit = revision(path)
+        if name in HEADS:
+            kind, dim = "head", HEADS[name].dim
+            _check_head(HEADS[name], root, run=run)
         else:
             place = open_folder(path, name)
-            kind, revision = "image model", place.revision
+            kind = "image model"
             model = image_model.find(str(path.absolute()))
             dim = model.dim
             settings = image_model.Runtime()
@@ -184,32 +193,20 @@ def _check(path: Path, root: Path, *, run: bool) -> Checked:
     except PixsieveError as error:
         problem = str(error)
     return Checked(
-        name=name, folder=str(path), revision=revision, files=files, kind=kind, dim=dim,
+        name=name, folder=str(path), revision=commit, files=files, kind=kind, dim=dim,
         problem=problem,
     )  # fmt: skip
 
 
-def _is_head(path: Path) -> bool:
-    """Tell a head, which has weights and at most a nameless configuration, from a model."""
-    from pixsieve.models.folder import read_json
+def _check_head(head: Head, root: Path, *, run: bool) -> None:
+    """Load a head and score one vector, or raise what is wrong."""
+    import numpy as np
 
-    others = ("open_clip_config.json", "model.onnx")
-    return (
-        any(path.glob("*.safetensors"))
-        and "model_type" not in read_json(path / "config.json")
-        and not any((path / other).exists() for other in others)
-    )
-
-
-def _head_revision(path: Path, name: str) -> str | None:
-    """Read the headers of a head's weights; return its revision, if it is noted."""
-    from pixsieve.models.folder import ModelFolder
-    from pixsieve.models.weights import tensors
-
-    parts = tuple(sorted(path.glob("*.safetensors")))
-    for part in parts:
-        tensors(part)
-    return ModelFolder(name=name, path=path, kind="transformers", weights=parts).revision
+    score = head.load(head.find(str(root)))
+    vector = np.full((1, head.dim), head.dim**-0.5, np.float32)
+    if run and not np.isfinite(score(vector)).all():
+        msg = f"{head.name} gives a score that is not finite for an ordinary vector"
+        raise UsageError(msg)
 
 
 def _has_text(place: ModelFolder) -> bool:

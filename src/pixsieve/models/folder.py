@@ -107,15 +107,8 @@ class ModelFolder:
 
     @property
     def revision(self) -> str | None:
-        """Commit of the model on its hub, as our fetch, the hub's client or its cache noted it."""
-        noted = self.read_json(RECORD).get("revision")
-        if isinstance(noted, str):
-            return noted
-        metadata = self.path / ".cache" / "huggingface" / "download" / "config.json.metadata"
-        if metadata.is_file():
-            return metadata.read_text(encoding="utf-8").partition("\n")[0].strip() or None
-        place = self.path.resolve()
-        return place.name if place.parent.name == "snapshots" else None
+        """Commit of the model on its hub, if it is noted."""
+        return revision(self.path)
 
     def read_json(self, name: str) -> dict[str, object]:
         """Return a JSON object of the folder, empty if there is no such file."""
@@ -205,6 +198,18 @@ def open_folder(path: Path, name: str) -> ModelFolder:
     expected = " or ".join(f"{config} with {_WEIGHTS[kind][0]}" for kind, config in _CONFIG.items())
     msg = f"{path} holds no model that can be read; expected {expected}"
     raise UsageError(msg)
+
+
+def revision(path: Path) -> str | None:
+    """Return the commit of a folder on its hub: our fetch, its client or its cache note it."""
+    noted = read_json(path / RECORD).get("revision")
+    if isinstance(noted, str):
+        return noted
+    metadata = path / ".cache" / "huggingface" / "download" / "config.json.metadata"
+    if metadata.is_file():
+        return metadata.read_text(encoding="utf-8").partition("\n")[0].strip() or None
+    place = path.resolve()
+    return place.name if place.parent.name == "snapshots" else None
 
 
 def folders(root: Path) -> list[Path]:

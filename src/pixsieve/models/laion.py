@@ -155,6 +155,9 @@ Five inputs (180, 316, 413, 440, 644) were categories to the tool of its authors
 1188. As numbers they add next to nothing; they are left as published.
 """
 
+HEADS: Final[Mapping[str, Head]] = {head.name: head for head in (*AESTHETIC.values(), NSFW)}
+"""All of them by their folders below the folder of models."""
+
 
 def _affine(values: Values) -> Score:
     """Return V1's layer, or V2's five: without activations they are one affine map."""
