@@ -479,9 +479,9 @@ def test_the_list_of_errors_is_the_whole_tree():
 def test_every_error_ends_with_its_code_and_one_line(kind, photos, trouble, monkeypatch, capsys):
     raised = []
 
-    def complain(message, code, original=cli._complain):
+    def complain(message, code, original=cli._complain, **options):
         raised.append(sys.exc_info()[0])
-        return original(message, code)
+        return original(message, code, **options)
 
     monkeypatch.setattr(cli, "_complain", complain)
     expected, provoke = PROVOKED[kind]
@@ -524,6 +524,35 @@ def test_what_does_not_fit_in_a_recipe_has_its_line(command, photos, capsys):
     assert capsys.readouterr().err.startswith("pixsieve: recipe.yaml:3: filter 'widht >= 32' names")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["export", "photos", "out", "--where", "false", "--workers", "1"], 5, "nothing is left"),
+        (["export", "photos", "out", "--where", "'\udcff' = caption"], 2, "is not UTF-8"),
+        (["export", "photos", "out", "--quality", "0"], 2, "0 is not in the range"),
+        (["run", "gone.yaml"], 2, "gone.yaml: there is no such recipe"),
+        (["verify", "photos"], 3, "photos"),
+        (["why", "photos", "x"], 3, "photos has no manifest.json"),
+    ],
+)
+def test_with_json_an_error_is_the_last_of_the_json_lines(arguments, code, says, photos, capsys):
+    del photos
+    assert main([*arguments, "--json"]) == code
+    *events, last = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (last["event"], last["exit_code"]) == ("error", code)
+    assert says in last["message"]
+    assert "error" not in {event["event"] for event in events}
+
+
+def test_with_json_a_bug_is_one_line_too(monkeypatch, capsys):
+    monkeypatch.setattr("pixsieve.why.why", raising)
+    assert main(["why", "out", "x", "--json"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)["message"]
+    assert "Traceback" in told
+    assert "this is an error in pixsieve" in told
+
+
 def test_control_c_before_a_run_has_its_own_code(monkeypatch, capsys):
     assert main(raising(monkeypatch, KeyboardInterrupt())) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "pixsieve: stopped"
@@ -539,6 +568,11 @@ def test_control_c_before_a_run_has_its_own_code(monkeypatch, capsys):
         (["export", "photos", "out", "--workers", "0"], "0 is not in the range"),
         (["export", "photos", "out", "--max-bytes-per-tar", "1XB"], "'1XB' is no size; expected"),
         (["export", "photos", "out", "--json-field", "score"], "'score' has no type; expected"),
+        (
+            ["export", "photos", "out", "--json-field", "a:double", "--json-field", "a:string"],
+            "--json-field names a field twice (a:double, a:string); give each field one type",
+        ),
+        (["score", "photos"], "Missing option '--workspace'"),
         (["export", "photos", "out", "--seed", "9" * 30], "is no seed; expected a number from 0"),
         (["export", "photos", "out", "--max-failed", "11"], "'11' is no share; expected"),
         (["verify", "out", "--sample", "nan"], "'nan' is no share; expected"),

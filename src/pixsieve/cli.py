@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import sys
@@ -53,19 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # names of files need not fit the terminal's encoding
             stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
     try:
         _check_encoding(arguments)
         code = pixsieve.main(arguments, prog_name="pixsieve", standalone_mode=False)
     except PixsieveError as error:
-        return _complain(str(error), error.exit_code)
+        return _complain(str(error), error.exit_code, as_json=as_json)
     except click.ClickException as error:
+        if as_json:
+            return _complain(error.format_message(), error.exit_code, as_json=True)
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _complain("stopped", INTERRUPTED)
+        return _complain("stopped", INTERRUPTED, as_json=as_json)
     except Exception:  # noqa: BLE001  # whatever else comes here is a fault of the program
+        told = "this is an error in pixsieve; please report it with the lines above"
+        if as_json:
+            return _complain(f"{traceback.format_exc()}{told}", BUG, as_json=True)
         traceback.print_exc()
-        return _complain("this is an error in pixsieve; please report it with the lines above", BUG)
+        return _complain(told, BUG, as_json=False)
     return code if isinstance(code, int) else 0
 
 
@@ -79,8 +86,13 @@ def _check_encoding(arguments: Sequence[str]) -> None:
             raise UsageError(msg) from None
 
 
-def _complain(message: str, code: int) -> int:
-    click.echo(f"pixsieve: {printable(message)}", err=True)
+def _complain(message: str, code: int, *, as_json: bool) -> int:
+    """Tell of an error, to a machine as the last of the JSON lines."""
+    if as_json:
+        line = json.dumps({"event": "error", "message": message, "exit_code": code})
+    else:
+        line = f"pixsieve: {printable(message)}"
+    click.echo(line, err=True)
     return code
 
 
@@ -400,6 +412,11 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
     if given["images_per_tar"] is not None and given["max_bytes_per_tar"] is not None:
         msg = "--images-per-tar and --max-bytes-per-tar exclude each other; give one of them"
         raise UsageError(msg)
+    json_fields = dict(given["json_field"])
+    if len(json_fields) < len(given["json_field"]):
+        named = ", ".join(":".join(pair) for pair in given["json_field"])
+        msg = f"--json-field names a field twice ({named}); give each field one type"
+        raise UsageError(msg)
     pipeline = Pipeline(seed=given["seed"])
     pipeline.add_stage(
         ImageReaderStage(
@@ -407,7 +424,7 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
             decode_check=given["decode_check"],
             animated=given["animated"],
             caption_field=given["caption_field"],
-            json_fields=dict(given["json_field"]),
+            json_fields=json_fields,
             key_split=given["key_split"],
             image_member=given["image_member"],
             **_given(given, "max_pixels", "max_image_bytes"),
@@ -534,7 +551,14 @@ def _adapted(
     help="A stage as in a recipe, such as 'ImageQualityStage' or "
     "'ImageEmbeddingStage: {model: default}'. Can be given several times.",
 )  # fmt: skip
-@_RUNNING
+@_options(
+    _WORKERS,
+    _option(
+        "--workspace", type=click.Path(), metavar="DIR", heading="Running", required=True,
+        help="Where the scores are kept, for all that name it later.",
+    ),
+    _MAX_FAILED,
+)  # fmt: skip
 @_QUIET
 @_JSON
 def score(
@@ -542,7 +566,7 @@ def score(
     sources: tuple[str, ...],
     stages: tuple[str, ...],
     workers: int | None,
-    workspace: str | None,
+    workspace: str,
     max_failed: float,
     quiet: bool,
     as_json: bool,
@@ -560,9 +584,6 @@ def score(
     from pixsieve import recipe
     from pixsieve.engine.local import LocalExecutor
 
-    if workspace is None:
-        msg = "score needs a --workspace to keep the scores in"
-        raise UsageError(msg)
     pipeline = recipe.parse_stages(sources, stages)
     _execute(
         pipeline,
@@ -705,8 +726,6 @@ def why(*, output: str, key: str, as_json: bool) -> None:
       pixsieve why out/ photos/2019/cat
       pixsieve why out/ cat-0a1b2c3d4e5f6071
     """  # noqa: D301
-    import json
-
     from pixsieve.why import LIMIT
     from pixsieve.why import why as ask
 
