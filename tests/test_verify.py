@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pixsieve.cli import main
 from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
 from pixsieve.schema import DROPPED, SIDECAR
 from pixsieve.verify import RULES
@@ -1394,6 +1395,19 @@ def test_the_text_names_file_member_and_rule(tmp_path: Path) -> None:
     text = verify(export.write(tmp_path / "out")).to_text()
     assert f"error: image-undecodable: images-{HASH}-000000.tar: k001.jpg: " in text
     assert "NOT SOUND (pixsieve dataset; 1 errors, 0 warnings)" in text
+
+
+def test_quiet_prints_the_errors_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = sound()
+    a_truncated_image(export)
+    out = export.write(tmp_path / "out")
+    (out / "a.txt").write_text("x")  # a warning
+    assert main(["verify", str(out), "--quiet", "--workers", "1"]) == 6
+    (error,) = verify(out).errors
+    last = f"pixsieve: {out} does not hold what it promises: 1 errors"
+    assert capsys.readouterr() == ("", f"{error.to_text()}\n{last}\n")
 
 
 def test_the_json_has_the_whole_report(tmp_path: Path) -> None:

@@ -688,9 +688,10 @@ def verify(
         _say(report.to_json())
     elif not quiet:
         _say(report.to_text())
+    elif not report.ok:
+        click.echo("\n".join(error.to_text() for error in report.errors), err=True)
     if not report.ok:
-        errors = sum(finding.severity == "error" for finding in report.findings)
-        msg = f"{path} does not hold what it promises: {errors:,} errors"
+        msg = f"{path} does not hold what it promises: {len(report.errors):,} errors"
         raise VerifyError(msg)
 
 

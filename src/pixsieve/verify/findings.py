@@ -145,6 +145,11 @@ class Finding:
     member: str | None
     message: str
 
+    def to_text(self) -> str:
+        """Return the finding as one line."""
+        member = "" if self.member is None else f": {self.member}"
+        return f"{self.severity}: {self.rule}: {self.file}{member}: {self.message}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
@@ -230,26 +235,26 @@ class VerifyReport:
     unchecked: tuple[str, ...]
 
     @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that are more than warnings."""
+        return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
     def ok(self) -> bool:
         """Whether there is no error; warnings are allowed."""
-        return all(finding.severity != "error" for finding in self.findings)
+        return not self.errors
 
     def to_text(self) -> str:
         """Return the report as lines for people."""
         counts = self.checked
-        lines = [
-            f"{finding.severity}: {finding.rule}: {finding.file}"
-            + (f": {finding.member}" if finding.member is not None else "")
-            + f": {finding.message}"
-            for finding in self.findings
-        ]
+        lines = [finding.to_text() for finding in self.findings]
         lines.append(
             f"checked: {counts.shards:,} shards, {counts.samples:,} samples, {counts.rows:,} rows, "
             f"{counts.files:,} files read whole ({counts.bytes:,} bytes), {counts.images:,} images "
             f"({counts.decoded:,} decoded), {counts.loaded:,} samples loaded with webdataset"
         )
         lines += [f"not checked: {note}" for note in self.unchecked]
-        errors = sum(finding.severity == "error" for finding in self.findings)
+        errors = len(self.errors)
         warnings = len(self.findings) - errors
         verdict = "sound" if self.ok else "NOT SOUND"
         lines.append(
