@@ -118,6 +118,24 @@ def test_a_model_without_text_is_refused_before_any_work(name):
         CaptionSimilarityStage(model=model, embedding=None).check(pa.schema([]))
 
 
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({"model.json": '{"size": 32, "dim": 8, "mean": [0, 0, 0], "std": [1, 1, 1]}'}, "onnx"),
+        ({"config.json": '{"model_type": "dinov3_vit", "hidden_size": 8}'}, "dinov3_vit"),
+    ],
+)
+def test_a_model_that_will_never_have_text_is_not_first_asked_for_packages(tmp_path, files, kind):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    for name in ("model.onnx", "model.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    shutil.copy(MODELS / "clip" / "preprocessor_config.json", tmp_path)
+    stage = CaptionSimilarityStage(model=str(tmp_path), embedding=None)
+    with pytest.raises(UsageError, match=rf"\({kind}\) has no text tower"):
+        stage.check(pa.schema([]))
+
+
 @pytest.mark.parametrize("threshold", [1.5, 26, -2])
 def test_a_threshold_that_no_cosine_meets_is_refused(threshold):
     with pytest.raises(PlanError, match=r"usual thresholds: 0\.28"):

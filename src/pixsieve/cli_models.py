@@ -212,9 +212,7 @@ def _check_head(head: Head, root: Path, *, run: bool) -> None:
 def _has_text(place: ModelFolder) -> bool:
     from pixsieve.models import architecture
 
-    if place.kind == "onnx":
-        return False
-    return architecture.model_type(place) in {"clip", "open_clip", "siglip"}
+    return place.kind != "onnx" and architecture.model_type(place) in architecture.WITH_TEXT
 
 
 def _run(model: ImageModel, settings: Runtime) -> None:

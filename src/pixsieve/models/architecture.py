@@ -139,6 +139,8 @@ class Text:
 
 NATIVE: Final = frozenset({"clip", "open_clip", "siglip", "dinov2", "dinov2_with_registers"})
 """``model_type`` of the folders whose graphs are built here."""
+WITH_TEXT: Final = frozenset({"clip", "open_clip", "siglip"})
+"""Those of them that have a text tower."""
 
 
 def model_type(folder: ModelFolder) -> str:
@@ -170,19 +172,25 @@ def text(folder: ModelFolder, tensors: Tensors) -> Text:
     Raises:
         UsageError: if it has none, or one that is not built here.
     """
+    check_text(folder)
     kind, config = model_type(folder), folder.config()
     read = _Reader(folder, tensors)
     if kind == "clip":
         return _clip_text(read, _part(config, "text_config"))
     if kind == "siglip":
         return _siglip_text(read, _part(config, "text_config"))
-    if kind == "open_clip":
-        return _open_clip_text(read, _open_clip_config(read, config))
-    msg = (
-        f"{folder.name} ({kind}) has no text tower that pixsieve knows; captions need a CLIP, "
-        f"OpenCLIP or SigLIP model, such as openai/clip-vit-base-patch32"
-    )
-    raise UsageError(msg)
+    return _open_clip_text(read, _open_clip_config(read, config))
+
+
+def check_text(folder: ModelFolder) -> None:
+    """Raise ``UsageError`` unless a folder's model has a text tower that is built here."""
+    kind = "onnx" if folder.kind == "onnx" else model_type(folder)
+    if kind not in WITH_TEXT:
+        msg = (
+            f"{folder.name} ({kind}) has no text tower that pixsieve knows; captions need a CLIP, "
+            f"OpenCLIP or SigLIP model, such as openai/clip-vit-base-patch32"
+        )
+        raise UsageError(msg)
 
 
 def check_size(tower: Vision, tensors: Tensors, size: tuple[int, int]) -> None:

@@ -26,6 +26,7 @@ FILES: Final = ("tokenizer.json", "tokenizer_config.json")
 
 def check(place: ModelFolder) -> None:
     """Raise ``UsageError`` unless a folder has a text tower and a tokenizer. Loads neither."""
+    architecture.check_text(place)
     architecture.text(place, read_tensors(place))
     if not (place.path / FILES[0]).is_file():
         msg = (

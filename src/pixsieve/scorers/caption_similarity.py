@@ -107,8 +107,8 @@ class CaptionSimilarityStage(ScoreStage):
 
     def check(self, columns: pa.Schema) -> None:
         model = self._model()
-        image_model.check(model, runtime_of(self), "tokenizers")
         caption_model.check(self._folder())
+        image_model.check(model, runtime_of(self), "tokenizers")
         if not self.embedding:
             return
         way_out = (
