@@ -13,7 +13,13 @@ import pytest
 from PIL import Image
 
 from pixsieve import InlineExecutor, Pipeline, RunOptions
-from pixsieve.errors import RunError, SourceError, SourceNotFoundError, UsageError
+from pixsieve.errors import (
+    FailureBudgetError,
+    RunError,
+    SourceError,
+    SourceNotFoundError,
+    UsageError,
+)
 from pixsieve.stages import (
     ExactDeduplicationStage,
     FilterStage,
@@ -285,3 +291,13 @@ def test_memory_does_not_grow_with_the_number_of_shards(tmp_path):
 def test_answers_are_plain_values(made):
     (answer,) = why(made, "tom3")
     assert json.loads(json.dumps(dataclasses.asdict(answer)))["twin"]["status"] == "kept"
+
+
+def test_a_run_that_stopped_at_too_many_failures_answers_for_each(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "whole.jpg").write_bytes(jpeg(2))
+    (tmp_path / "in" / "broken.jpg").write_bytes(jpeg(3)[:400])
+    with pytest.raises(FailureBudgetError):
+        export(tmp_path / "in", tmp_path / "out", max_failed=0.1)
+    (answer,) = why(tmp_path / "out", "broken")
+    assert answer.reason == "truncated_image"

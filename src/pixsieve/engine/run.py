@@ -237,11 +237,11 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         parts, failing = _measure(job, indexed, each, parts, selected)
         scorers.extend(each.scorers)
         selected = _select(job, parts, each, scorers, selected, failing)
+        added = [("", job.plan.reader.adds().names), *_scores(job, len(scorers))]
+        write_catalog(job.ledger, job.site.root, parts, added, selected.table.path)
         _check_budget(job, parts, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
     selected = dataclasses.replace(selected, reasons=_in_order(job.plan, selected.reasons))
-    added = [("", job.plan.reader.adds().names), *_scores(job)]
-    write_catalog(job.ledger, job.site.root, parts, added, selected.table.path)
     result = functools.partial(
         RunResult,
         workspace=job.ledger.root,
@@ -279,11 +279,12 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     )
 
 
-def _scores(job: _Job) -> Iterator[tuple[str, list[str]]]:
-    """Yield the identity and the columns of each scorer."""
-    for step in itertools.chain.from_iterable(each.steps for each in job.plan.passes):
-        if isinstance(step.stage, ScoreStage):
-            yield job.identities[step.label, step.derived], step.stage.adds().names
+def _scores(job: _Job, count: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield the identity and the columns of each of the first scorers."""
+    steps = itertools.chain.from_iterable(each.steps for each in job.plan.passes)
+    scorers = (step for step in steps if isinstance(step.stage, ScoreStage))
+    for step in itertools.islice(scorers, count):
+        yield job.identities[step.label, step.derived], step.stage.adds().names
 
 
 def _in_order(plan: Plan, reasons: Sequence[ReasonCount]) -> tuple[ReasonCount, ...]:

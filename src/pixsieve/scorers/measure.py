@@ -312,7 +312,8 @@ class _Chunk:
         active = np.ones(len(self.rows), np.bool_)
         for step in self.steps:
             if isinstance(step, SelectStage):
-                active &= step.passes(pa.table(columns))
+                with blaming(step):
+                    active &= step.passes(pa.table(columns))
                 continue
             table = self._score(step, active, columns)
             self.scored.append(table)
