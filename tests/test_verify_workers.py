@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +28,6 @@ from pixsieve.verify.shard import ShardTask, check_shard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 MARK = f"verify-{os.getpid()}"
 STOP_SECONDS = 10.0
@@ -77,18 +79,27 @@ def busy(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     image = slow_jpeg(16_000)
     for name in ("a", "b"):
         write(tmp_path / f"{name}.tar", {f"{name}.jpg": image})
+    with start(tmp_path, "--workers", "2") as process:
+        assert wait_until(lambda: len(busy_workers(process.pid)) == 2, 30), "they have not started"
+        yield process
+
+
+@contextlib.contextmanager
+def start(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "pixsieve", "verify", str(tmp_path), "--workers", "2"],
+        [sys.executable, "-m", "pixsieve", "verify", str(folder), *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PIXSIEVE_TEST_RUN": MARK},
     )
     with process:
-        assert wait_until(lambda: len(running()) >= 4, 30), "the workers have not started"
-        yield process
-        process.kill()
-    for left in running():
-        os.kill(left, signal.SIGKILL)
+        try:
+            yield process
+        finally:
+            process.kill()
+            for left in running():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(left, signal.SIGKILL)
 
 
 def running() -> list[int]:
@@ -126,6 +137,34 @@ def test_an_image_that_takes_too_long_is_a_finding_and_the_rest_is_checked(
     assert (finding.file, finding.member) == ("a.tar", "slow.jpg")
     assert finding.message == "decode_timeout: it ended a worker process"
     assert (report.checked.samples, report.checked.decoded) == (10, 9)
+
+
+def busy_workers(parent: int) -> list[int]:
+    """The workers of a verify, below its fork server, that have computed for a second."""
+    found = []
+    for each in running():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            stat = Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split()
+            above = Path(f"/proc/{stat[1]}/stat").read_text().rpartition(")")[2].split()
+            if int(above[1]) == parent and int(stat[11]) > os.sysconf("SC_CLK_TCK"):
+                found.append(each)
+    return found
+
+
+def test_an_image_that_ends_its_worker_twice_is_a_finding_and_the_rest_is_checked(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "a.tar", {**photos("a"), "slow.jpg": slow_jpeg(16_000), **photos("b")})
+    with start(tmp_path, "--workers", "1", "--json") as process:
+        for _ in range(2):
+            assert wait_until(lambda: bool(busy_workers(process.pid)), 30)
+            os.kill(busy_workers(process.pid)[0], signal.SIGSEGV)
+        report = json.loads(process.communicate(timeout=30)[0])
+    (finding,) = report["findings"]
+    assert (finding["rule"], finding["file"]) == ("image-undecodable", "a.tar")
+    assert finding["member"] == "slow.jpg"
+    assert finding["message"] == "decoder_crash: it ended a worker process"
+    assert report["checked"]["decoded"] == 6
 
 
 def test_an_image_that_ended_its_worker_is_not_decoded_again(tmp_path: Path) -> None:
