@@ -46,6 +46,6 @@ def test_a_writer_with_a_wrong_value_is_refused_by_name(field):
 
 
 def test_lists_and_tuples_of_paths_are_as_good_as_one_path():
-    assert ImageReaderStage(["a", "b"]).path_or_paths == ["a", "b"]
-    assert ImageReaderStage(("a", "b")).path_or_paths == ("a", "b")
+    assert ImageReaderStage(["a", "b"]) == ImageReaderStage(("a", "b"))
+    assert ImageReaderStage(["a", "b"]).path_or_paths == ("a", "b")
     assert ImageReaderStage("a", json_fields={"x": "int64"}).json_fields == {"x": "int64"}
