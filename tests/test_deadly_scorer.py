@@ -11,8 +11,8 @@ import pytest
 
 from pixsieve import image
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.job import RunOptions
 from pixsieve.engine.local import LocalExecutor
-from pixsieve.engine.run import RunOptions
 from pixsieve.errors import FailureBudgetError
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pixsieve.engine.inline import InlineExecutor
-from pixsieve.engine.run import RunOptions
+from pixsieve.engine.job import RunOptions
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (
     BrisqueStage,

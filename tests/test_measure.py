@@ -14,7 +14,7 @@ from PIL import Image
 
 from pixsieve import image
 from pixsieve.engine.inline import InlineExecutor
-from pixsieve.engine.run import RunOptions
+from pixsieve.engine.job import RunOptions
 from pixsieve.errors import PlanError, RunError
 from pixsieve.pipeline import Pipeline
 from pixsieve.schema import Problem

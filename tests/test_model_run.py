@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.job import RunOptions
 from pixsieve.engine.local import LocalExecutor
-from pixsieve.engine.run import RunOptions
 from pixsieve.errors import UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (

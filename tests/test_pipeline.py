@@ -13,8 +13,8 @@ import pytest
 
 from pixsieve import image, schema
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.job import RunOptions
 from pixsieve.engine.progress import Quiet
-from pixsieve.engine.run import RunOptions
 from pixsieve.errors import PlanError, UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (

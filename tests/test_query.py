@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from pixsieve.engine.inline import InlineExecutor
-from pixsieve.engine.run import RunOptions
+from pixsieve.engine.job import RunOptions
 from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.query import query

@@ -21,9 +21,9 @@ from PIL import Image
 from pixsieve import schema
 from pixsieve.engine import work
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.job import RunOptions
 from pixsieve.engine.local import LocalExecutor
 from pixsieve.engine.progress import Quiet
-from pixsieve.engine.run import RunOptions
 from pixsieve.errors import RunError
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (

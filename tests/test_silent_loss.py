@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.job import RunOptions
 from pixsieve.engine.local import LocalExecutor
-from pixsieve.engine.run import RunOptions
 from pixsieve.errors import FailureBudgetError
 from pixsieve.pipeline import Pipeline
 from pixsieve.query import query

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pixsieve import errors, recipe, stages, verify, why
     from pixsieve.engine.inline import InlineExecutor
+    from pixsieve.engine.job import RunOptions
     from pixsieve.engine.local import LocalExecutor
     from pixsieve.engine.result import RunResult
-    from pixsieve.engine.run import RunOptions
     from pixsieve.errors import PixsieveError
     from pixsieve.pipeline import Pipeline
 
@@ -40,7 +40,7 @@ _HOME = {
     "LocalExecutor": "pixsieve.engine.local",
     "Pipeline": "pixsieve.pipeline",
     "PixsieveError": "pixsieve.errors",
-    "RunOptions": "pixsieve.engine.run",
+    "RunOptions": "pixsieve.engine.job",
     "RunResult": "pixsieve.engine.result",
 }
 

@@ -24,8 +24,8 @@ from pixsieve.stage import Needs, ScoreStage, SelectStage, Stage, blaming
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from pixsieve.engine.job import RunOptions
     from pixsieve.engine.result import RunResult
-    from pixsieve.engine.run import RunOptions
     from pixsieve.engine.units import Executor
 
 _RESERVED = (*schema.RESERVED, *plan_schema(pa.schema([])).names)
@@ -263,8 +263,9 @@ class Pipeline:
         hears of the progress.
         """
         # the builder must not import the engine
+        from pixsieve.engine.job import RunOptions  # noqa: PLC0415
         from pixsieve.engine.progress import Lines  # noqa: PLC0415
-        from pixsieve.engine.run import RunOptions, run  # noqa: PLC0415
+        from pixsieve.engine.run import run  # noqa: PLC0415
 
         plan, options = self.plan(), options or RunOptions()
         if plan.writer and plan.writer.verbose and options.progress is None:

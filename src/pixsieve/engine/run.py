@@ -12,81 +12,52 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import json
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pixsieve.engine import output, work
+from pixsieve.engine.budget import check_budget, check_lost
 from pixsieve.engine.catalog import write_catalog
-from pixsieve.engine.drive import Stop, drive
+from pixsieve.engine.drive import Stop
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.job import Job, RunOptions, Underway
 from pixsieve.engine.ledger import Result
 from pixsieve.engine.local import LocalExecutor
-from pixsieve.engine.progress import Progress, Quiet
-from pixsieve.engine.result import Counts, RunResult, StepTiming
+from pixsieve.engine.measuring import measure
+from pixsieve.engine.notes import odd_filters, unpacked_archives, unread_metadata
+from pixsieve.engine.progress import Quiet
+from pixsieve.engine.result import Counts, RunResult
 from pixsieve.engine.units import Unit, peak_memory
 from pixsieve.errors import (
-    FailureBudgetError,
     PixsieveError,
     PlanError,
     RunError,
     SourceNotFoundError,
-    UsageError,
 )
 from pixsieve.export import dataset
 from pixsieve.export.plan import shard_stem
 from pixsieve.export.shard import FileRecord
 from pixsieve.fingerprint import fingerprint
-from pixsieve.schema import Problem, Status
+from pixsieve.schema import Status
 from pixsieve.select.base import Part, sample_schema
 from pixsieve.sources import find_shards
 from pixsieve.stage import ScoreStage, blaming, source_digest
-from pixsieve.storage import LocalStorage, tables
+from pixsieve.storage import LocalStorage
 from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pixsieve.engine.ledger import Workspace
     from pixsieve.engine.result import ReasonCount
-    from pixsieve.engine.units import Context, Done, Executor, Session
+    from pixsieve.engine.units import Context, Done, Executor
     from pixsieve.export.shard import WrittenShard
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.pipeline import Pass, Plan
     from pixsieve.sources.base import SourceShard
-    from pixsieve.stage import SelectStage, Stage
+    from pixsieve.stage import Stage
 
 T = TypeVar("T", bound=Result)
-
-MAX_FAILED = 0.1
-
-_EXAMPLES = 3
-_ODD_ROWS = 100  # of fewer samples nothing is odd
-_ODD_SHARE = 0.001
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How a plan is run. None of it changes a byte of the result.
-
-    Attributes:
-        workspace: Folder of the working state; ``None`` is ``.pixsieve`` in the output. Pipelines
-            that share one share their scores.
-        max_failed: Share of images that may fail before the run stops with an error, 0 to 1.
-        progress: Hears of the steps; ``None`` is silence.
-    """
-
-    workspace: str | None = None
-    max_failed: float = MAX_FAILED
-    progress: Progress | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_failed <= 1:
-            msg = f"max_failed is {self.max_failed}; expected a share from 0 to 1"
-            raise UsageError(msg)
 
 
 def run(
@@ -122,7 +93,7 @@ def run(
         output.clean_temporary(plan, workspace, control)
         try:
             with _named_errors(control), executor.open() as session:
-                job = _Job(
+                job = Job(
                     plan=plan,
                     options=options,
                     progress=options.progress or Quiet(),
@@ -136,66 +107,6 @@ def run(
                 return _run(job, shards)
         finally:
             output.clean_temporary(plan, workspace, control)
-
-
-@dataclass(slots=True, kw_only=True)
-class _Job:
-    """What all steps of a run share, and the times that they took."""
-
-    plan: Plan
-    options: RunOptions
-    progress: Progress
-    session: Session
-    stop: Stop
-    site: work.Site
-    control: Path
-    recipe: output.Recipe
-    identities: Mapping[tuple[str, bool], str]
-    timings: list[StepTiming] = field(default_factory=list)
-    decoded: int = 0
-    unread: int = 0
-    peak: int = 0
-
-    @property
-    def ledger(self) -> Workspace:
-        return self.site.workspace
-
-    @contextlib.contextmanager
-    def step(self, name: str, total: int | None, unit: str) -> Iterator[_Step]:
-        """Time a step and tell of it."""
-        self.progress.start(name, total, unit)
-        wall, cpu = time.perf_counter(), time.process_time()
-        step = _Step()
-        yield step
-        own = time.process_time() - cpu
-        self.timings.append(
-            StepTiming(
-                step=name,
-                wall=time.perf_counter() - wall - sum(w for w, _ in step.apart.values()),
-                cpu=own
-                + (0.0 if self.session.in_process else step.cpu)
-                - sum(c for _, c in step.apart.values()),
-            )
-        )
-        self.timings.extend(StepTiming(step=k, wall=w, cpu=c) for k, (w, c) in step.apart.items())
-        self.progress.finish(step.facts)
-
-    def drive(self, units: Iterator[Unit], step: _Step) -> Iterator[Done]:
-        """Run units, and add their times to the step's."""
-        for done in drive(units, self.session, self.stop, self.progress):
-            step.cpu += done.cpu
-            self.peak = max(self.peak, done.peak)
-            for name, (wall, cpu) in done.seconds.items():
-                before = step.apart.get(name, (0.0, 0.0))
-                step.apart[name] = (before[0] + wall, before[1] + cpu)
-            yield done
-
-
-@dataclass(slots=True)
-class _Step:
-    cpu: float = 0.0
-    apart: dict[str, tuple[float, float]] = field(default_factory=dict)
-    facts: dict[str, object] = field(default_factory=dict)
 
 
 def _identities(plan: Plan) -> dict[tuple[str, bool], str]:
@@ -222,7 +133,7 @@ def _identity(stage: Stage) -> str:
     return fingerprint(stage, *meaning)
 
 
-def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
+def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     writer = job.plan.writer
     manifest = (
         output.check_output(Path(writer.output_dir), job.control, job.recipe) if writer else None
@@ -234,12 +145,12 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     parts: tuple[Part, ...] = ()
     scorers: list[Stage] = []
     for each in job.plan.passes:
-        parts, failing = _measure(job, indexed, each, parts, selected)
+        parts, failing = measure(job, indexed, each, parts, selected)
         scorers.extend(each.scorers)
         selected = _select(job, parts, each, scorers, selected, failing)
         added = [("", job.plan.reader.adds().names), *_scores(job, len(scorers))]
         write_catalog(job.ledger, job.site.root, parts, added, selected.table.path)
-        _check_budget(job, parts, selected)
+        check_budget(job, parts, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
     selected = dataclasses.replace(selected, reasons=_in_order(job.plan, selected.reasons))
     result = functools.partial(
@@ -249,10 +160,10 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
         reasons=selected.reasons,
         notes=(
             *(note for each in indexed for note in each.notes),
-            *_unread(job),
-            *_unpacked(job),
+            *unread_metadata(job),
+            *unpacked_archives(job),
             *job.plan.warnings,
-            *_odd_filters(job.plan, selected),
+            *odd_filters(job.plan, selected),
         ),
     )
     if writer is None:
@@ -279,7 +190,7 @@ def _run(job: _Job, shards: Iterator[SourceShard]) -> RunResult:
     )
 
 
-def _scores(job: _Job, count: int) -> Iterator[tuple[str, list[str]]]:
+def _scores(job: Job, count: int) -> Iterator[tuple[str, list[str]]]:
     """Yield the identity and the columns of each of the first scorers."""
     steps = itertools.chain.from_iterable(each.steps for each in job.plan.passes)
     scorers = (step for step in steps if isinstance(step.stage, ScoreStage))
@@ -293,37 +204,7 @@ def _in_order(plan: Plan, reasons: Sequence[ReasonCount]) -> tuple[ReasonCount, 
     return tuple(sorted(reasons, key=lambda each: (labels.index(each.stage), each.reason)))
 
 
-def _unread(job: _Job) -> Iterator[str]:
-    if job.unread:
-        yield (
-            f"the caption or json of {job.unread} samples could not be read into columns; "
-            "metadata_problem says why, the files themselves travel unchanged"
-        )
-
-
-def _unpacked(job: _Job) -> Iterator[str]:
-    size = sum(path.stat().st_size for path in Path(job.ledger.spool).glob("*"))
-    if size:
-        yield (
-            f"unpacked archives take {size:,} bytes in {job.ledger.spool}, for further runs; "
-            "pixsieve clean removes them"
-        )
-
-
-def _odd_filters(plan: Plan, selected: work.Selected) -> Iterator[str]:
-    """Say of each filter that drops almost nothing, or almost everything, that it does."""
-    left = selected.indexed - sum(r.count for r in selected.reasons if r.status == Status.FAILED)
-    for label, stage in (selector for each in plan.passes for selector in each.selectors):
-        dropped = sum(r.count for r in selected.reasons if r.stage == label)
-        if stage.row_local and left >= _ODD_ROWS:
-            if dropped < _ODD_SHARE * left:
-                yield f"{label} drops {dropped} of {left} samples, almost nothing: {stage}"
-            elif left - dropped < _ODD_SHARE * left:
-                yield f"{label} drops {dropped} of {left} samples, almost everything: {stage}"
-        left -= dropped
-
-
-def _index(job: _Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
+def _index(job: Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
     """Locate the samples of every source shard."""
     found: dict[int, work.Indexed] = {}
     with job.step("index", None, "sources") as step:
@@ -359,239 +240,12 @@ def _index(job: _Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
         )
         raise SourceNotFoundError(msg)
     indexed = [found[number] for number in sorted(found)]
-    _check_lost(job, indexed)
+    check_lost(job, indexed)
     return indexed
 
 
-def _check_lost(job: _Job, indexed: Sequence[work.Indexed]) -> None:
-    """Stop where more of the sources could not be read than the run allows.
-
-    How many images that are, nobody knows: a damaged tar counts as one that failed.
-    """
-    lost, size = sum(each.lost for each in indexed), sum(each.size for each in indexed)
-    if lost <= job.options.max_failed * size:
-        return
-    notes = [note for each in indexed if each.lost for note in each.notes]
-    msg = (
-        f"{lost:,} of {size:,} bytes of the sources cannot be read, at most "
-        f"{job.options.max_failed:.0%} may: {'; '.join(notes[:_EXAMPLES])}. "
-        "Mend the source, or allow more with max_failed (--max-failed)"
-    )
-    raise FailureBudgetError(msg)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PartKeys:
-    """A part of a source, and the fingerprints of what is to be computed of it.
-
-    ``covers`` say of each scorer that it was run on all rows that the filters before it leave.
-    """
-
-    source: work.Indexed
-    start: int
-    stop: int
-    inspection: str
-    scores: tuple[str, ...]
-    covers: tuple[str, ...]
-
-
-def _measure(
-    job: _Job,
-    indexed: Sequence[work.Indexed],
-    each: Pass,
-    before: Sequence[Part],
-    earlier: work.Selected | None,
-) -> tuple[tuple[Part, ...], list[tuple[int, int]]]:
-    """Compute what is missing of a pass's column families.
-
-    Return the parts with all of them, and what :func:`_failing` says of them.
-    """
-    keys = list(_part_keys(job, indexed, each, earlier))
-    families: dict[str, work.Family] = {}
-    running: dict[str, int] = {}
-    total = sum(part.stop - part.start for part in keys)
-    name = "score" if each.scorers else "inspect"
-    with job.step(name, total, "samples") as step:
-
-        def units() -> Iterator[Unit]:
-            for number, part in enumerate(keys):
-                if _known(job, part, families):
-                    job.progress.advance(part.stop - part.start)
-                    continue
-                unit = f"{name} {part.source.source or 'files'} part {number}"
-                running[unit] = number
-                scores = before[number].families[1:] if before else ()
-                yield Unit(
-                    name=unit, work=_measuring(job, part, number, each, scores, earlier, families)
-                )
-
-        for done in job.drive(units(), step):
-            part = keys[running.pop(done.unit.name)]
-            for key, family in done.value.families.items():
-                job.ledger.commit(key, family)
-                families[key] = family
-            for cover, key in zip(part.covers, part.scores, strict=True):
-                job.ledger.commit(cover, families[key])
-            job.decoded += done.value.decoded
-            job.progress.advance(part.stop - part.start)
-        step.facts = {"samples": total, "decoded": job.decoded}
-    if not before:
-        job.unread = sum(families[part.inspection].unread for part in keys)
-    parts = tuple(
-        Part(
-            source=part.source.source,
-            index=job.ledger.resolve(part.source.table.path),
-            start=part.start,
-            stop=part.stop,
-            families=(
-                job.ledger.resolve(families[part.inspection].table.path),
-                *(before[number].families[1:] if before else ()),
-                *(job.ledger.resolve(families[key].table.path) for key in part.scores),
-            ),
-        )
-        for number, part in enumerate(keys)
-    )
-    return parts, list(_failing(each, keys, families))
-
-
-def _failing(
-    each: Pass, keys: Sequence[_PartKeys], families: Mapping[str, work.Family]
-) -> Iterator[tuple[int, int]]:
-    """Yield the scorers that could not score some rows.
-
-    Each as the number of selection stages before it, and the place of its family from the end.
-    """
-    stages = 0
-    family = -len(each.scorers)
-    for step in each.steps:
-        if not isinstance(step.stage, ScoreStage):
-            stages += 1
-            continue
-        if any(families[part.scores[family]].problems for part in keys):
-            yield stages, family
-        family += 1
-
-
-def _part_keys(
-    job: _Job, indexed: Sequence[work.Indexed], each: Pass, earlier: work.Selected | None
-) -> Iterator[_PartKeys]:
-    """Cut the sources into parts, and fingerprint the work on each."""
-    options = job.plan.inspect_options
-    for source in indexed:
-        for start, stop in source.parts:
-            place = (source.table.sha256, start, stop)
-            inspection = fingerprint("inspect", place, options)
-            scores: list[str] = []
-            covers: list[str] = []
-            gates: list[str] = []
-            for step in each.steps:
-                if isinstance(step.stage, ScoreStage):
-                    bounds = (options.first_frame, options.limits)
-                    scores.append(
-                        fingerprint(
-                            "score", place, bounds, job.identities[step.label, step.derived]
-                        )
-                    )
-                    kept = earlier.table.sha256 if earlier else None
-                    covers.append(fingerprint("cover", scores, inspection, gates, kept))
-                elif step.stage.row_local:
-                    gates.append(job.identities[step.label, step.derived])
-            yield _PartKeys(
-                source=source, start=start, stop=stop, inspection=inspection, scores=tuple(scores),
-                covers=tuple(covers),
-            )  # fmt: skip
-
-
-def _known(job: _Job, part: _PartKeys, families: dict[str, work.Family]) -> bool:
-    """Take from the ledger what there is of a part; return whether that is all."""
-    for key in (part.inspection, *part.scores):
-        if (family := job.ledger.done(key, work.Family)) is not None:
-            families[key] = family
-    covered = (job.ledger.done(cover, work.Family) for cover in part.covers)
-    return part.inspection in families and all(
-        family is not None and family == families.get(key)
-        for family, key in zip(covered, part.scores, strict=True)
-    )
-
-
-def _measuring(
-    job: _Job,
-    part: _PartKeys,
-    number: int,
-    each: Pass,
-    scores: tuple[str, ...],
-    earlier: work.Selected | None,
-    families: Mapping[str, work.Family],
-) -> Callable[[Context], work.Measured]:
-    """Return the work that computes what is missing of a part."""
-    fingerprints = iter(part.scores)
-    steps: list[work.ScoreWork | SelectStage] = []
-    for step in each.steps:
-        if isinstance(step.stage, ScoreStage):
-            key = next(fingerprints)
-            known = families.get(key)
-            table = known.table if known else None
-            steps.append(work.ScoreWork(fingerprint=key, stage=step.stage, known=table))
-        elif step.stage.row_local:
-            steps.append(step.stage)
-    inspected = families.get(part.inspection)
-    rows = Part(
-        source=part.source.source,
-        index=job.ledger.resolve(part.source.table.path),
-        start=part.start,
-        stop=part.stop,
-        families=scores,
-    )
-    return functools.partial(
-        work.measure,
-        rows,
-        (part.inspection, inspected.table if inspected else None),
-        steps if each.scorers else [],
-        job.plan.inspect_options,
-        (job.ledger.resolve(earlier.table.path), number) if earlier else None,
-        job.site,
-    )
-
-
-def _check_budget(job: _Job, parts: Sequence[Part], selected: work.Selected) -> None:
-    """Stop where more images failed than the run allows.
-
-    What has no image at all does not count.
-    """
-    failed: Counter[str] = Counter()
-    for each in selected.reasons:
-        if each.status == Status.FAILED:
-            failed[each.reason] += each.count
-    images = selected.indexed - failed.pop(Problem.MISSING_IMAGE, 0)
-    count = failed.total()
-    if count <= job.options.max_failed * images:
-        return
-    listed = "; ".join(
-        f"{number} {problem} (such as {_example(job, parts, selected, problem)})"
-        for problem, number in sorted(failed.items(), key=lambda item: (-item[1], item[0]))[
-            :_EXAMPLES
-        ]
-    )
-    msg = (
-        f"{count} of {images} images failed, at most {job.options.max_failed:.0%} may: {listed}. "
-        "Mend the source, or allow more with max_failed (--max-failed)"
-    )
-    raise FailureBudgetError(msg)
-
-
-def _example(job: _Job, parts: Sequence[Part], selected: work.Selected, problem: str) -> str:
-    path = job.ledger.resolve(selected.table.path)
-    for number, part in enumerate(parts):
-        ended = tables.read_row_group(path, number, ["status", "reason", "evidence"]).to_pylist()
-        for row, found in enumerate(ended):
-            if (found["status"], found["reason"]) == (Status.FAILED, problem):
-                key = tables.read_table(part.index, ["key"])["key"][part.start + row].as_py()
-                return f"{key!r}: {json.loads(found['evidence'])['detail']}"
-    return "none"
-
-
 def _select(
-    job: _Job,
+    job: Job,
     parts: tuple[Part, ...],
     each: Pass,
     scorers: Sequence[Stage],
@@ -619,7 +273,7 @@ def _select(
 
 
 def _single(
-    job: _Job, step: _Step, name: str, key: str, kind: type[T], bound: Callable[[Context], T]
+    job: Job, step: Underway, name: str, key: str, kind: type[T], bound: Callable[[Context], T]
 ) -> T:
     """Run one unit, unless the ledger has its result."""
     found = job.ledger.done(key, kind)
@@ -631,7 +285,7 @@ def _single(
     return found
 
 
-def _plan(job: _Job, parts: tuple[Part, ...], selected: work.Selected) -> work.Planned:
+def _plan(job: Job, parts: tuple[Part, ...], selected: work.Selected) -> work.Planned:
     """Write the plan tables of the export, as one unit."""
     writer, added = _writer(job), job.plan.added
     key = fingerprint(
@@ -646,7 +300,7 @@ def _plan(job: _Job, parts: tuple[Part, ...], selected: work.Selected) -> work.P
 
 
 def _export(
-    job: _Job, planned: work.Planned, name_hash: str, manifest: Mapping[str, Any] | None
+    job: Job, planned: work.Planned, name_hash: str, manifest: Mapping[str, Any] | None
 ) -> list[work.Exported]:
     """Write every shard that does not stand in the output yet, whole."""
     writer = _writer(job)
@@ -690,7 +344,7 @@ def _says_shard(done: Done, since: float) -> str:
 
 
 def _commit(
-    job: _Job,
+    job: Job,
     parts: tuple[Part, ...],
     selected: work.Selected,
     planned: work.Planned,
@@ -796,6 +450,6 @@ def _key(parts: Sequence[Part]) -> list[object]:
     ]
 
 
-def _writer(job: _Job) -> ImageWriterStage:
+def _writer(job: Job) -> ImageWriterStage:
     assert job.plan.writer is not None  # noqa: S101  # only called where there is one
     return job.plan.writer

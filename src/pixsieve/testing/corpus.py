@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixsieve import recipe
 from pixsieve.engine.inline import InlineExecutor
-from pixsieve.engine.run import RunOptions
+from pixsieve.engine.job import RunOptions
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (
     ExactDeduplicationStage,
@@ -47,7 +47,8 @@ from pathlib import Path
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.engine.local import LocalExecutor
 from pixsieve.engine.progress import Lines
-from pixsieve.engine.run import RunOptions, run
+from pixsieve.engine.job import RunOptions
+from pixsieve.engine.run import run
 from pixsieve.errors import PixsieveError
 from pixsieve.recipe import load
 

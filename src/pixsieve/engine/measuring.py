@@ -1,0 +1,194 @@
+"""The step that inspects and scores: which parts, and what is missing of each."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pixsieve.engine import work
+from pixsieve.engine.units import Unit
+from pixsieve.fingerprint import fingerprint
+from pixsieve.select.base import Part
+from pixsieve.stage import ScoreStage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from pixsieve.engine.job import Job
+    from pixsieve.engine.units import Context
+    from pixsieve.pipeline import Pass
+    from pixsieve.stage import SelectStage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PartKeys:
+    """A part of a source, and the fingerprints of what is to be computed of it.
+
+    ``covers`` say of each scorer that it was run on all rows that the filters before it leave.
+    """
+
+    source: work.Indexed
+    start: int
+    stop: int
+    inspection: str
+    scores: tuple[str, ...]
+    covers: tuple[str, ...]
+
+
+def measure(
+    job: Job,
+    indexed: Sequence[work.Indexed],
+    each: Pass,
+    before: Sequence[Part],
+    earlier: work.Selected | None,
+) -> tuple[tuple[Part, ...], list[tuple[int, int]]]:
+    """Compute what is missing of a pass's column families.
+
+    Return the parts with all of them, and what :func:`_failing` says of them.
+    """
+    keys = list(_part_keys(job, indexed, each, earlier))
+    families: dict[str, work.Family] = {}
+    running: dict[str, int] = {}
+    total = sum(part.stop - part.start for part in keys)
+    name = "score" if each.scorers else "inspect"
+    with job.step(name, total, "samples") as step:
+
+        def units() -> Iterator[Unit]:
+            for number, part in enumerate(keys):
+                if _known(job, part, families):
+                    job.progress.advance(part.stop - part.start)
+                    continue
+                unit = f"{name} {part.source.source or 'files'} part {number}"
+                running[unit] = number
+                scores = before[number].families[1:] if before else ()
+                yield Unit(
+                    name=unit, work=_measuring(job, part, number, each, scores, earlier, families)
+                )
+
+        for done in job.drive(units(), step):
+            part = keys[running.pop(done.unit.name)]
+            for key, family in done.value.families.items():
+                job.ledger.commit(key, family)
+                families[key] = family
+            for cover, key in zip(part.covers, part.scores, strict=True):
+                job.ledger.commit(cover, families[key])
+            job.decoded += done.value.decoded
+            job.progress.advance(part.stop - part.start)
+        step.facts = {"samples": total, "decoded": job.decoded}
+    if not before:
+        job.unread = sum(families[part.inspection].unread for part in keys)
+    parts = tuple(
+        Part(
+            source=part.source.source,
+            index=job.ledger.resolve(part.source.table.path),
+            start=part.start,
+            stop=part.stop,
+            families=(
+                job.ledger.resolve(families[part.inspection].table.path),
+                *(before[number].families[1:] if before else ()),
+                *(job.ledger.resolve(families[key].table.path) for key in part.scores),
+            ),
+        )
+        for number, part in enumerate(keys)
+    )
+    return parts, list(_failing(each, keys, families))
+
+
+def _failing(
+    each: Pass, keys: Sequence[_PartKeys], families: Mapping[str, work.Family]
+) -> Iterator[tuple[int, int]]:
+    """Yield the scorers that could not score some rows.
+
+    Each as the number of selection stages before it, and the place of its family from the end.
+    """
+    stages = 0
+    family = -len(each.scorers)
+    for step in each.steps:
+        if not isinstance(step.stage, ScoreStage):
+            stages += 1
+            continue
+        if any(families[part.scores[family]].problems for part in keys):
+            yield stages, family
+        family += 1
+
+
+def _part_keys(
+    job: Job, indexed: Sequence[work.Indexed], each: Pass, earlier: work.Selected | None
+) -> Iterator[_PartKeys]:
+    """Cut the sources into parts, and fingerprint the work on each."""
+    options = job.plan.inspect_options
+    for source in indexed:
+        for start, stop in source.parts:
+            place = (source.table.sha256, start, stop)
+            inspection = fingerprint("inspect", place, options)
+            scores: list[str] = []
+            covers: list[str] = []
+            gates: list[str] = []
+            for step in each.steps:
+                if isinstance(step.stage, ScoreStage):
+                    bounds = (options.first_frame, options.limits)
+                    scores.append(
+                        fingerprint(
+                            "score", place, bounds, job.identities[step.label, step.derived]
+                        )
+                    )
+                    kept = earlier.table.sha256 if earlier else None
+                    covers.append(fingerprint("cover", scores, inspection, gates, kept))
+                elif step.stage.row_local:
+                    gates.append(job.identities[step.label, step.derived])
+            yield _PartKeys(
+                source=source, start=start, stop=stop, inspection=inspection, scores=tuple(scores),
+                covers=tuple(covers),
+            )  # fmt: skip
+
+
+def _known(job: Job, part: _PartKeys, families: dict[str, work.Family]) -> bool:
+    """Take from the ledger what there is of a part; return whether that is all."""
+    for key in (part.inspection, *part.scores):
+        if (family := job.ledger.done(key, work.Family)) is not None:
+            families[key] = family
+    covered = (job.ledger.done(cover, work.Family) for cover in part.covers)
+    return part.inspection in families and all(
+        family is not None and family == families.get(key)
+        for family, key in zip(covered, part.scores, strict=True)
+    )
+
+
+def _measuring(
+    job: Job,
+    part: _PartKeys,
+    number: int,
+    each: Pass,
+    scores: tuple[str, ...],
+    earlier: work.Selected | None,
+    families: Mapping[str, work.Family],
+) -> Callable[[Context], work.Measured]:
+    """Return the work that computes what is missing of a part."""
+    fingerprints = iter(part.scores)
+    steps: list[work.ScoreWork | SelectStage] = []
+    for step in each.steps:
+        if isinstance(step.stage, ScoreStage):
+            key = next(fingerprints)
+            known = families.get(key)
+            table = known.table if known else None
+            steps.append(work.ScoreWork(fingerprint=key, stage=step.stage, known=table))
+        elif step.stage.row_local:
+            steps.append(step.stage)
+    inspected = families.get(part.inspection)
+    rows = Part(
+        source=part.source.source,
+        index=job.ledger.resolve(part.source.table.path),
+        start=part.start,
+        stop=part.stop,
+        families=scores,
+    )
+    return functools.partial(
+        work.measure,
+        rows,
+        (part.inspection, inspected.table if inspected else None),
+        steps if each.scorers else [],
+        job.plan.inspect_options,
+        (job.ledger.resolve(earlier.table.path), number) if earlier else None,
+        job.site,
+    )
