@@ -780,7 +780,7 @@ def _execute(
 ) -> None:
     """Run a pipeline and print what it came to."""
     from pixsieve import report
-    from pixsieve.engine.run import RunOptions
+    from pixsieve.engine.job import RunOptions
 
     with _progress(quiet=quiet, as_json=as_json) as progress:
         options = RunOptions(workspace=workspace, max_failed=max_failed, progress=progress)
