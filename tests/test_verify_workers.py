@@ -73,21 +73,26 @@ def photos(prefix: str) -> dict[str, bytes]:
     return {f"{prefix}{n}.jpg": photo(n) for n in range(3)}
 
 
-@pytest.fixture
-def busy(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A ``pixsieve verify`` whose two workers are at images that take minutes."""
+@pytest.fixture(params=["verify"])
+def busy(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[bytes]]:
+    """A command whose two workers are at images that take minutes."""
     image = slow_jpeg(16_000)
+    (tmp_path / "in").mkdir()
     for name in ("a", "b"):
-        write(tmp_path / f"{name}.tar", {f"{name}.jpg": image})
-    with start(tmp_path, "--workers", "2") as process:
+        write(tmp_path / "in" / f"{name}.tar", {f"{name}.jpg": image})
+    folders = [
+        str(tmp_path / "in"),
+        *([str(tmp_path / "out")] if request.param == "export" else []),
+    ]
+    with start(request.param, *folders, "--workers", "2") as process:
         assert wait_until(lambda: len(busy_workers(process.pid)) == 2, 30), "they have not started"
         yield process
 
 
 @contextlib.contextmanager
-def start(folder: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+def start(*command: str) -> Iterator[subprocess.Popen[bytes]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "pixsieve", "verify", str(folder), *options],
+        [sys.executable, "-m", "pixsieve", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PIXSIEVE_TEST_RUN": MARK},
@@ -117,7 +122,8 @@ def test_a_signal_ends_all_processes_with_its_code(
     assert wait_until(lambda: not running(), 1)
 
 
-def test_no_worker_outlives_a_verify_that_is_killed(busy: subprocess.Popen[bytes]) -> None:
+@pytest.mark.parametrize("busy", ["verify", "export"], indirect=True)
+def test_no_busy_worker_outlives_a_command_that_is_killed(busy: subprocess.Popen[bytes]) -> None:
     busy.kill()
     busy.communicate(timeout=STOP_SECONDS)
     assert wait_until(lambda: not running(), 1)
@@ -155,7 +161,7 @@ def test_an_image_that_ends_its_worker_twice_is_a_finding_and_the_rest_is_checke
     tmp_path: Path,
 ) -> None:
     write(tmp_path / "a.tar", {**photos("a"), "slow.jpg": slow_jpeg(16_000), **photos("b")})
-    with start(tmp_path, "--workers", "1", "--json") as process:
+    with start("verify", str(tmp_path), "--workers", "1", "--json") as process:
         for _ in range(2):
             assert wait_until(lambda: bool(busy_workers(process.pid)), 30)
             os.kill(busy_workers(process.pid)[0], signal.SIGSEGV)

@@ -13,6 +13,7 @@ import ctypes
 import gc
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.forkserver
 import os
 import pickle
 import resource
@@ -277,7 +278,14 @@ def _outcome(unit: Unit, answer: tuple[str, Any]) -> Outcome:
 
 
 def _end_with_parent() -> None:
-    """Have the kernel kill this process with the fork server, which ends with the run's process."""
+    """Have the kernel kill this process with the fork server, which ends with the run's process.
+
+    The fork server stays as long as anyone holds the pipe that tells it of its clients: this
+    process has inherited that.
+    """
+    server: Any = multiprocessing.forkserver._forkserver  # noqa: SLF001
+    os.close(server._forkserver_alive_fd)  # noqa: SLF001
+    server._forkserver_alive_fd = None  # noqa: SLF001
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()

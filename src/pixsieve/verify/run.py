@@ -9,9 +9,8 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pixsieve.engine.drive import Stop, drive
 from pixsieve.engine.local import LocalExecutor
@@ -310,7 +309,7 @@ def _run(tasks: Sequence[ShardTask], workers: int, progress: Progress) -> list[S
     found: dict[str, ShardResult] = {}
     names = [f"{task.tar} ({number} of {len(tasks)})" for number, task in enumerate(tasks, 1)]
     units = [
-        Unit(name=name, work=functools.partial(_check if workers else check_shard, task))
+        Unit(name=name, work=functools.partial(check_shard, task))
         for name, task in zip(names, tasks, strict=True)
     ]
     with contextlib.closing(_checked(units, workers)) as checked:
@@ -334,19 +333,6 @@ def _checked(units: Sequence[Unit], workers: int) -> Generator[tuple[str, ShardR
         name = signal.Signals(error.exit_code - 128).name
         msg = f"stopped by {name}; the dataset is as it was"
         raise InterruptedRunError(msg, error.exit_code) from None
-
-
-def _check(task: ShardTask, context: Context) -> ShardResult:
-    """Check a shard in a worker, which is to end with the caller's process, however that ends.
-
-    The kernel ends a worker with its fork server; but that stays while anyone, be it a worker,
-    holds the pipe that tells it of its clients.
-    """
-    server: Any = forkserver._forkserver  # noqa: SLF001
-    if server._forkserver_alive_fd is not None:  # noqa: SLF001
-        os.close(server._forkserver_alive_fd)  # noqa: SLF001
-        server._forkserver_alive_fd = None  # noqa: SLF001
-    return check_shard(task, context)
 
 
 def _silent(done: int, total: int, name: str) -> None:
