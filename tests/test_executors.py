@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -24,9 +25,6 @@ from pixsieve.testing.executor_suite import (
     touched,
 )
 from pixsieve.testing.faults import processes, wait_until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MARK = {"PIXSIEVE_TEST_RUN": f"executors-{os.getpid()}"}
 
@@ -62,6 +60,22 @@ def test_units_run_in_as_many_processes_as_asked_for(workers: int):
     pids = {outcome.value for outcome in found if isinstance(outcome, Done)}
     assert len(pids) == workers
     assert os.getpid() not in pids
+
+
+def test_an_interrupt_from_the_terminal_is_heard_by_the_runs_own_process_alone():
+    def status(process: int, field: str) -> str:
+        text = Path(f"/proc/{process}/status").read_text()
+        return text.split(f"{field}:")[1].split()[0]
+
+    def deaf(process: int) -> bool:
+        return bool(int(status(process, "SigBlk"), 16) & 1 << signal.SIGINT - 1)
+
+    with LocalExecutor(workers=1).open() as session:
+        (found,) = outcomes(session, [Unit(name="one", work=process_id)])
+        worker = found.value
+        server = int(status(worker, "PPid"))
+        assert server != os.getpid()
+        assert (deaf(worker), deaf(server), deaf(os.getpid())) == (True, True, False)
 
 
 @pytest.mark.parametrize("row", [None, 3])

@@ -14,6 +14,7 @@ import gc
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.forkserver
+import multiprocessing.resource_tracker
 import os
 import pickle
 import resource
@@ -171,7 +172,7 @@ class LocalSession:
             args=(theirs, place, self._seconds, {**os.environ, **_ONE_THREAD}),
             daemon=True,
         )
-        with theirs, _one_thread_each(), without_main():
+        with theirs, _one_thread_each(), without_main(), _without_interrupt():
             try:
                 process.start()
             except BaseException:
@@ -291,6 +292,21 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None or not parent.is_alive():  # it ended before the kernel was told
         sys.exit(0)
+
+
+@contextlib.contextmanager
+def _without_interrupt() -> Iterator[None]:
+    """Keep Ctrl-C, which a terminal sends to all processes, from those that are started here.
+
+    Blocked signals stay so in what a process starts. The fork server would print a traceback for
+    each of the modules that it is loading.
+    """
+    multiprocessing.resource_tracker.ensure_running()  # it unblocks the signal when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
