@@ -144,6 +144,20 @@ def test_the_largest_image_that_is_accepted_can_be_encoded_in_a_workers_memory(t
         assert pipeline.run(LocalExecutor(workers=1)).counts.kept == 2
 
 
+def test_a_json_field_that_there_is_nowhere_is_told(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(images.photo(1, 64, 48))
+    (tmp_path / "in" / "a.json").write_text('{"score": 1}')
+    reader = ImageReaderStage(
+        str(tmp_path / "in"), json_fields={"score": "int64", "scroe": "int64"}
+    )
+    pipeline = Pipeline().add_stage(reader)
+    pipeline.add_stage(ImageWriterStage(output_dir=str(tmp_path / "out")))
+    for _ in range(2):  # what was read before says the same
+        (note,) = pipeline.run(InlineExecutor()).notes
+        assert note == "no json has a field 'scroe' of the type int64: its column is null"
+
+
 def test_more_lost_bytes_than_images_may_fail_stop_the_run(tmp_path):
     path = tmp_path / "in.tar"
     write_tar(path, count=40)

@@ -62,6 +62,7 @@ class Job:
     timings: list[StepTiming] = field(default_factory=list)
     decoded: int = 0
     unread: int = 0
+    found: frozenset[str] = frozenset()
     peak: int = 0
 
     @property

@@ -77,7 +77,9 @@ def measure(
             job.progress.advance(part.stop - part.start)
         step.facts = {"samples": total, "decoded": job.decoded}
     if not before:
-        job.unread = sum(families[part.inspection].unread for part in keys)
+        inspections = [families[part.inspection] for part in keys]
+        job.unread = sum(each.unread for each in inspections)
+        job.found = frozenset(name for each in inspections for name in each.found)
     parts = tuple(
         Part(
             source=part.source.source,

@@ -20,6 +20,10 @@ _ODD_SHARE = 0.001
 
 
 def unread_metadata(job: Job) -> Iterator[str]:
+    """Say what of captions and json did not come to columns."""
+    for name, kind in job.plan.reader.json_fields.items():
+        if name not in job.found:
+            yield f"no json has a field {name!r} of the type {kind}: its column is null"
     if job.unread:
         yield (
             f"the caption or json of {job.unread} samples could not be read into columns; "
@@ -28,6 +32,7 @@ def unread_metadata(job: Job) -> Iterator[str]:
 
 
 def unpacked_archives(job: Job) -> Iterator[str]:
+    """Say what room the unpacked form of compressed tars takes."""
     size = sum(path.stat().st_size for path in Path(job.ledger.spool).glob("*"))
     if size:
         yield (

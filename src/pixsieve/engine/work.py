@@ -84,12 +84,14 @@ class Family:
     """One column family of a part.
 
     ``unread`` counts the rows of an inspection with a caption or json that could not be had,
+    ``found`` are its json fields that some row has a value of,
     ``problems`` those that a scorer could not score.
     """
 
     table: TableRecord
     rows: int
     unread: int = 0
+    found: tuple[str, ...] = ()
     problems: int = 0
 
     @property
@@ -252,6 +254,11 @@ def measure(
             table=_keep(workspace, key, found.inspection),
             rows=part.rows,
             unread=part.rows - found.inspection["metadata_problem"].null_count,
+            found=tuple(
+                name
+                for name, _ in options.json_fields
+                if found.inspection[name].null_count < part.rows
+            ),
         )
     scorers = [step for step in steps if isinstance(step, ScoreWork)]
     for step, scores in zip(scorers, found.scores, strict=True):
