@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pixsieve import image
-from pixsieve.image import ImageProblemError
+from pixsieve.image import ImageProblemError, check
 from pixsieve.schema import Problem
 from pixsieve.testing import images
 from pixsieve.testing.image_kinds import (
@@ -163,6 +163,70 @@ def test_strips_that_name_the_same_bytes_are_checked_once():
     (sizes,) = struct.unpack_from("<I", data, entry + 8)
     data[sizes : sizes + 80_000] = struct.pack("<I", len(strip)) * 20_000
     assert problem(bytes(data)) is None
+
+
+def gray_strips(strips: list[bytes], tables: bytes = b"") -> bytes:
+    """Make a TIFF of 8 x 80 pixels in JPEG strips of 8 rows."""
+    tags = pixel_tags(1, 7, 1)
+    tags |= {256: ("H", (8,)), 257: ("H", (80,)), 278: ("H", (8,))}
+    if not tables:
+        return tiff(strips, tags)
+    words = struct.unpack(f"<{(len(tables) + 1) // 2}H", tables + bytes(len(tables) % 2))
+    data = tiff(strips, tags | {347: ("H", words)})
+    as_bytes = struct.pack("<HHI", 347, 7, len(tables))
+    return data.replace(struct.pack("<HHI", 347, 3, len(words)), as_bytes)
+
+
+def test_a_jpeg_strip_that_is_larger_than_the_strips_of_the_tiff_is_damage():
+    strip = images.photo(0, 8, 8, mode="L", progressive=True)
+    assert problem(gray_strips([strip] * 10)) is None
+    at = strip.index(b"\xff\xc2") + 5
+    for width, height in ((13_000, 13_000), (65_500, 65_500)):
+        huge = strip[:at] + struct.pack(">HH", height, width) + strip[at + 4 :]
+        found = reason(gray_strips([huge] * 10))
+        assert found == f"decode_failed: a strip says that it has {width} x {height} pixels"
+
+
+def test_strips_that_the_image_does_not_have_are_not_decoded():
+    strip = images.photo(0, 8, 8, mode="L")
+    assert problem(gray_strips([strip] * 10 + [b"junk"] * 10)) is None
+
+
+def tables_and_strips() -> tuple[bytes, list[bytes]]:
+    """Split a JPEG of 8 x 8 pixels into its tables, without EOI, and ten strips without them."""
+    jpeg = images.photo(0, 8, 8, mode="L")
+    tables, frame = jpeg.index(b"\xff\xdb"), jpeg.index(b"\xff\xc0")
+    huffman, scan = jpeg.index(b"\xff\xc4"), jpeg.index(b"\xff\xda")
+    strip = jpeg[:2] + jpeg[frame:huffman] + jpeg[scan:]
+    return jpeg[:2] + jpeg[tables:frame] + jpeg[huffman:scan], [strip] * 10
+
+
+@pytest.mark.parametrize("end", [b"\xff\xd9", b"", b"\xff\xd9" + bytes(5)])
+def test_the_tables_of_jpeg_strips_may_lack_their_end_or_be_padded(end):
+    tables, strips = tables_and_strips()
+    assert problem(gray_strips(strips, tables + end)) is None
+
+
+def test_tables_that_are_too_large_are_not_read_for_each_strip(monkeypatch):
+    tables, strips = tables_and_strips()
+    comment = b"\xff\xfe\x80\x00" + bytes(0x7FFE)
+    large = tables + comment * 2 + b"\xff\xd9"
+    read = []
+    monkeypatch.setattr(check, "probe", lambda data, _: read.append(data))
+    assert problem(gray_strips(strips, large)) is None
+    assert not read
+
+
+def test_the_sizes_of_old_jpeg_strips_do_not_count():
+    strip = images.photo()
+    tags = pixel_tags(3, 6, 6) | {513: ("I", (0,)), 514: ("I", (len(strip),)), 530: ("H", (2, 2))}
+    data = tiff([strip], tags)
+    place, size = struct.pack("<HHII", 513, 4, 1, 0), struct.pack("<HHII", 279, 4, 1, len(strip))
+    data = data.replace(place, place[:8] + struct.pack("<I", data.index(strip)))
+    overstated = data.replace(size, size[:8] + struct.pack("<I", len(strip) + 100))
+    assert overstated != data
+    assert problem(overstated) is None
+    assert np.array_equal(decode(overstated), decode(data))
 
 
 def test_a_header_of_another_image_is_noticed():

@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import ImageFile, TiffImagePlugin
 
 from pixsieve.image.containers import gif_frames, png_chunks
-from pixsieve.image.header import JPEG_MODES, ImageHeader, probe
+from pixsieve.image.header import JPEG_MODES, ImageHeader, ImageLimits, probe
 from pixsieve.image.pillow import load_image, open_image
 from pixsieve.image.problem import ImageProblemError, bad_header, check_whole, guarded, one_line
 from pixsieve.schema import Problem
@@ -109,9 +109,11 @@ def _check_png(data: bytes) -> None:
         )
 
 
-_UNCOMPRESSED, _JPEG, _DEFLATE = 1, 7, frozenset({8, 32946})
+_UNCOMPRESSED, _OLD_JPEG, _JPEG, _DEFLATE = 1, 6, 7, frozenset({8, 32946})
 _TIFF_PLACES = ((273, 324), (279, 325))
 """The tags for the offsets and the sizes of strips, or of tiles."""
+_MAX_TABLES = 64 << 10
+"""Bytes of JPEG tables; real ones have less than 1 kB, and each strip's check reads them again."""
 
 
 def _check_tiff(data: bytes | memoryview, tags: TiffImagePlugin.ImageFileDirectory_v2) -> None:
@@ -119,8 +121,12 @@ def _check_tiff(data: bytes | memoryview, tags: TiffImagePlugin.ImageFileDirecto
     compression = tags.get(259, _UNCOMPRESSED)
     if compression == _UNCOMPRESSED:  # their sizes are often wrong, and Pillow goes by the pixels
         return
+    if compression == _OLD_JPEG and 513 in tags:  # libtiff goes by that tag, not by the sizes
+        return
     starts, sizes = (tags.get(strip, ()) or tags.get(tile, ()) for strip, tile in _TIFF_PLACES)
-    checked = 0
+    tables, needed, max_pixels, checked = b"", 0, 0, 0
+    if compression == _JPEG:
+        tables, (needed, max_pixels) = _jpeg_tables(tags), _tiff_parts(tags)
     for start, size in sorted(zip(starts, sizes, strict=False)):
         check_whole(data, "a strip", start + size)
         if start < checked or not size:  # no byte twice, or a small file could take long
@@ -129,8 +135,39 @@ def _check_tiff(data: bytes | memoryview, tags: TiffImagePlugin.ImageFileDirecto
         if compression in _DEFLATE and tags.get(266, 1) == 1:  # 2: bits in reverse order, rare
             _check_zlib(strip)
         elif compression == _JPEG and tags.get(277, 1) in JPEG_MODES:
-            whole = tags[347][:-2] + strip[2:] if 347 in tags else bytes(strip)
-            check_decode(whole, probe(whole))
+            if needed <= 0 or len(tables) > _MAX_TABLES:
+                continue
+            needed -= 1
+            whole = tables + strip[2:] if tables else bytes(strip)
+            header = probe(whole, _ANY_SIZE)
+            if header.width * header.height > max_pixels:
+                raise ImageProblemError(
+                    Problem.DECODE_FAILED,
+                    f"a strip says that it has {header.width} x {header.height} pixels",
+                )
+            check_decode(whole, header)
+
+
+_ANY_SIZE = ImageLimits(max_pixels=1 << 32)  # the TIFF's own size is the limit
+
+
+def _jpeg_tables(tags: TiffImagePlugin.ImageFileDirectory_v2) -> bytes:
+    """Return what stands before the JPEG in a strip; some writers pad it, or leave out its EOI."""
+    tables: bytes = tags.get(347, b"")
+    unpadded = tables.rstrip(b"\0")
+    return unpadded[:-2] if unpadded.endswith(b"\xff\xd9") else tables
+
+
+def _tiff_parts(tags: TiffImagePlugin.ImageFileDirectory_v2) -> tuple[int, int]:
+    """Return how many strips, or tiles, the image has, and how many pixels one may have.
+
+    More strips would be checked for nothing, and larger ones are not the image's: both could make a
+    small file take long. A strip may be filled up to a whole MCU, of 16 x 16 pixels at most.
+    """
+    width, height = tags[256], tags[257]
+    columns, rows = tags.get(322, width), tags.get(323, min(tags.get(278, height), height))
+    planes = tags.get(277, 1) if tags.get(284) == 2 else 1
+    return planes * -(-width // columns) * -(-height // rows), (columns + 16) * (rows + 16)
 
 
 def _check_zlib(stream: memoryview) -> None:
