@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.engine.job import RunOptions
+from pixsieve.engine.progress import Quiet
 from pixsieve.pipeline import Pipeline
+from pixsieve.query import query
+from pixsieve.select.base import Verdicts
 from pixsieve.stages import (
     ExactDeduplicationStage,
     FilterStage,
@@ -25,6 +31,7 @@ from pixsieve.stages import (
     Needs,
     PerceptualHashStage,
     ScoreStage,
+    SelectStage,
 )
 from pixsieve.testing import images
 from pixsieve.testing.faults import tree
@@ -161,6 +168,124 @@ def test_what_pixels_do_not_decide_decodes_nothing(photos, tmp_path, first, seco
     assert score(second, "fresh", "other").decoded > 0
     assert tree(tmp_path / "again") == tree(tmp_path / "fresh")
     assert tree(tmp_path / "again") != tree(tmp_path / "first")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag(ScoreStage):
+    above: float
+
+    def reads(self):
+        return ("grey",)
+
+    def adds(self):
+        return pa.schema([("flag", pa.bool_())])
+
+    def load(self):
+        return lambda batch: pa.record_batch({"flag": pc.greater(batch.rows["grey"], self.above)})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grey(ScoreStage):
+    """Brings a companion as well as a selection."""
+
+    above: float
+    score_threshold: float | None = None
+
+    needs = Needs(pixels=32, gray=True)
+
+    def adds(self):
+        return pa.schema([("grey", pa.float32())])
+
+    def companion(self):
+        return Flag(above=self.above)
+
+    def alone(self):
+        return Grey(above=0)
+
+    def selection(self):
+        return FilterStage(f"grey >= {self.score_threshold}")
+
+    def load(self):
+        return lambda batch: pa.record_batch({"grey": [float(p.mean()) for p in batch.pixels]})
+
+
+def test_a_companion_beside_a_selection_has_its_own_scores(photos, tmp_path):
+    flagged = []
+    for above in (50, 200):
+        pipeline = Pipeline().add_stage(ImageReaderStage(str(photos)))
+        pipeline.add_stage(Grey(above=above, score_threshold=0))
+        pipeline.run(InlineExecutor(), RunOptions(workspace=str(tmp_path / "ws")))
+        (found,) = query(tmp_path / "ws", "select sum(flag::int) n from samples").to_pylist()
+        flagged.append(found["n"])
+    assert flagged[0] > flagged[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meeting(ScoreStage):
+    """Scores when both of two runs are at it."""
+
+    barrier: ClassVar[threading.Barrier]
+
+    def adds(self):
+        return pa.schema([("met", pa.bool_())])
+
+    def load(self):
+        def score(batch):
+            self.barrier.wait(30)
+            return pa.record_batch({"met": pa.array([True] * batch.rows.num_rows)})
+
+        return score
+
+
+class Later(Quiet):
+    """Goes on to select when the other run has written its scores, too."""
+
+    def start(self, step, total, unit):  # noqa: ARG002
+        if step == "select":
+            Meeting.barrier.wait(30)
+
+
+def test_two_runs_on_one_workspace_do_not_take_each_others_scores(photos, tmp_path, monkeypatch):
+    """Each scores the half that its filter leaves, and both write at the same time."""
+    monkeypatch.setattr(Meeting, "barrier", threading.Barrier(2), raising=False)
+    kept = {}
+
+    def run_half(where):
+        pipeline = Pipeline().add_stage(ImageReaderStage(str(photos))).add_stage(FilterStage(where))
+        pipeline.add_stage(Meeting()).add_stage(FilterStage("met"))
+        pipeline.add_stage(ImageWriterStage(output_dir=str(tmp_path / str(len(where)))))
+        options = RunOptions(workspace=str(tmp_path / "ws"), progress=Later())
+        kept[where] = pipeline.run(InlineExecutor(), options).counts.kept
+
+    threads = [
+        threading.Thread(target=run_half, args=(f"original_path {side} '12.png'",))
+        for side in ("<", ">=")
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(kept.values()) == [12, COUNT - 12]
+
+
+def test_an_edited_selection_of_ones_own_decides_anew(photos, tmp_path, monkeypatch):
+    kept = []
+    for code, limit in (("one", 0.1), ("two", 0.9)):
+        monkeypatch.setattr("pixsieve.engine.run.source_digest", lambda _, code=code: code)
+        monkeypatch.setattr(Few, "limit", limit)
+        pipeline = Pipeline().add_stage(ImageReaderStage(str(photos))).add_stage(Few())
+        options = RunOptions(workspace=str(tmp_path / "ws"))
+        kept.append(pipeline.run(InlineExecutor(), options).counts.kept)
+    assert kept[0] != kept[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Few(SelectStage):
+    limit: ClassVar[float] = 0.5
+
+    def decide(self, rows):
+        number = int(len(rows) * self.limit)
+        return Verdicts(drop=np.arange(number), reason="few", evidence=pa.array(["{}"] * number))
 
 
 def test_a_looser_filter_computes_only_what_is_missing(photos, tmp_path, seen):

@@ -94,6 +94,7 @@ NSFW = {"scale": "0 to 1", "better": "lower"}
         ("0.5 < nsfw", ("keeps higher nsfw, of which lower is better",)),
         ("nsfw > 0.1 and nsfw < 0.5", ()),
         ("not (nsfw > 0.5)", ()),
+        ("(nsfw > 0.5) = false", ()),
         ("nsfw < 50", ("compares nsfw with 50, but its scale is 0 to 1",)),
         ("other > 0.5", ()),
     ],

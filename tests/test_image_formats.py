@@ -30,6 +30,12 @@ def test_other_content_is_no_format_and_is_called_by_its_name(looks):
     assert (caught.value.problem, caught.value.detail) == (Problem.UNSUPPORTED_FORMAT, looks)
 
 
+def test_a_tiff_whose_first_pixels_spell_a_cameras_name_is_none_of_a_camera():
+    later, camera = (4000).to_bytes(4, "little"), b"\x10\0\0\0CR\x02\0"
+    assert image.sniff(b"II*\0" + later + b"CR" + bytes(52)) == "tiff"
+    assert image.sniff(b"II*\0" + camera + bytes(52)) is None
+
+
 @pytest.mark.parametrize(
     ("brands", "expected"),
     [

@@ -16,7 +16,7 @@ from pixsieve import image
 from pixsieve.image import EncodeOptions, ImageHeader, ImageLimits
 from pixsieve.schema import Problem
 from pixsieve.testing import images
-from pixsieve.testing.image_kinds import problem
+from pixsieve.testing.image_kinds import problem, reason
 
 EVERY_FORMAT = images.every_format()
 
@@ -232,6 +232,26 @@ def test_directories_of_a_tiff_that_form_a_loop_end():
     (count,) = struct.unpack_from("<H", data, first)
     at = first + 2 + 12 * count
     assert image.probe(data[:at] + struct.pack("<I", first) + data[at + 4 :]).frames == 1
+
+
+def test_directories_of_a_tiff_that_overlap_are_bad():
+    entries = 100  # of each directory; one begins in each entry of the one before
+    data = b"II*\0\x08\0\0\0" + struct.pack("<H", entries)
+    for at in range(2 * entries):
+        following = 8 + 12 * (at - entries + 1) if at >= entries else 0
+        data += struct.pack("<I6xH", following, entries)
+    assert reason(data) == "bad_header: its directories overlap"
+
+
+@pytest.mark.parametrize("following", [2**64 - 1, 2**63, 1 << 40])
+def test_directories_of_a_bigtiff_end_with_a_position_behind_its_end(following):
+    data = images.photo(format="TIFF", big_tiff=True)
+    (first,) = struct.unpack_from("<Q", data, 8)
+    (count,) = struct.unpack_from("<Q", data, first)
+    at = first + 8 + 20 * count
+    changed = data[:at] + struct.pack("<Q", following) + data[at + 8 :]
+    assert image.probe(changed) == image.probe(data)
+    assert problem(changed) is None
 
 
 def test_a_long_run_of_junk_before_a_jpeg_header_takes_linear_time():

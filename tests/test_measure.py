@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -407,6 +408,16 @@ def test_a_bug_of_a_users_scorer_is_told_with_its_place(tmp_path: Path):
     with pytest.raises(RunError, match=told) as stopped:
         measure(tmp_path, {"a.jpg": images.photo(1)}, Broken())
     assert isinstance(stopped.value.__cause__, ZeroDivisionError)
+
+
+def test_an_exit_of_a_users_scorer_is_told_likewise(tmp_path: Path):
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class Leaving(Brightness):
+        def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
+            return lambda _: sys.exit(3)
+
+    with pytest.raises(RunError, match=r"^Leaving failed: SystemExit: 3"):
+        measure(tmp_path, {"a.jpg": images.photo(1)}, Leaving())
 
 
 def test_a_scorer_that_gives_no_record_batch_is_told(tmp_path: Path):

@@ -89,6 +89,31 @@ def test_a_workspace_knows_what_all_its_runs_have_measured(tmp_path):
     assert [path for (path,) in known("original_path")] == ["0.jpg", "2.jpg", "3.jpg", "4.jpg"]
 
 
+def test_a_folder_whose_name_looks_like_a_column_is_none(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(images.photo(1, 64, 48))
+    (tmp_path / "in" / "a.json").write_text('{"a\\"b": 5}')
+    pipeline = Pipeline().add_stage(
+        ImageReaderStage(str(tmp_path / "in"), json_fields={'a"b': "int64"})
+    )
+    workspace = tmp_path / "width=7"
+    pipeline.run(InlineExecutor(), RunOptions(workspace=str(workspace)))
+    found = query(workspace, 'select width, "a""b" n from samples').to_pylist()
+    assert found == [{"width": 64, "n": 5}]
+
+
+def test_json_fields_of_other_types_keep_their_values(tmp_path):
+    for name, kind, value in (("a", "double", 1.7), ("b", "int64", 3), ("c", "double", 0.5)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jpg").write_bytes(images.photo(1, 64, 48))
+        (tmp_path / name / f"{name}.json").write_text(f'{{"n": {value}}}')
+        reader = ImageReaderStage(str(tmp_path / name), json_fields={"n": kind})
+        options = RunOptions(workspace=str(tmp_path / "ws"))
+        Pipeline().add_stage(reader).run(InlineExecutor(), options)
+    found = query(tmp_path / "ws", "select n from samples order by original_path").to_pylist()
+    assert [row["n"] for row in found] == [1.7, 3, 0.5]
+
+
 @pytest.mark.parametrize("sql", ["selec 1", "select nothing from samples", "select 1 from other"])
 def test_a_query_that_cannot_be_answered_is_a_usage_error(made, sql):
     with pytest.raises(UsageError, match="cannot be answered"):

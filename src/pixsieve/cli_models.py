@@ -84,7 +84,11 @@ def check(*, model_dir: str | None, as_json: bool, no_run: bool) -> int:
     else:
         where = str(root) if root else "no folder of models (--model-dir, or PIXSIEVE_MODELS)"
         click.echo("\n".join([f"models in {where}", *map(_text, found), ""]))
-        click.echo("known, but not here (pixsieve models fetch NAME): " + ", ".join(missing))
+        there = [name for name in missing if name not in ELSEWHERE]
+        click.echo("known, but not here (pixsieve models fetch NAME): " + ", ".join(there))
+        for name in missing:
+            if name in ELSEWHERE:
+                click.echo(f"known, but not here nor on the hub: {name}: get {ELSEWHERE[name]}")
     return UsageError.exit_code if any(each.problem for each in found[1:]) else 0
 
 

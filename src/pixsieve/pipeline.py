@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
@@ -46,6 +46,12 @@ class Step:
     label: str
     stage: ScoreStage | SelectStage
     derived: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What no other step has: the kind tells apart what comes along with a stage."""
+        kind = type(self.stage)
+        return self.label, f"{kind.__module__}.{kind.__qualname__}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,10 +408,24 @@ def _check_columns(stage: Stage, added: list[pa.Schema]) -> None:
         added.append(each.adds())
 
 
+def _answer(stage: ScoreStage, method: str) -> Any:
+    """Return the stage that comes along with another one, or ``None``."""
+    kind = {"companion": ScoreStage, "selection": SelectStage}[method]
+    with blaming(stage, PlanError):
+        found = getattr(stage, method)()
+    if found is not None and not isinstance(found, kind):
+        msg = (
+            f"{type(stage).__name__}: {method}() is a {type(found).__name__}, "
+            f"expected a {kind.__name__} or None"
+        )
+        raise PlanError(msg)
+    return found
+
+
 def _with_companions(stages: Sequence[Stage]) -> Iterator[Stage]:
     for stage in stages:
         yield stage
-        if isinstance(stage, ScoreStage) and (companion := stage.companion()) is not None:
+        if isinstance(stage, ScoreStage) and (companion := _answer(stage, "companion")) is not None:
             yield companion
 
 
@@ -418,7 +438,7 @@ def _steps(stages: Sequence[Stage]) -> list[Step]:
             found.append((name, stage, False))
         elif isinstance(stage, ScoreStage):
             found.append((name, stage, False))
-            follow = (stage.companion(), stage.selection())
+            follow = (_answer(stage, "companion"), _answer(stage, "selection"))
             found += [(name, derived, True) for derived in follow if derived is not None]
     times = Counter(name for name, _, derived in found if not derived)
     seen: Counter[str] = Counter()

@@ -111,7 +111,8 @@ def _side_by_side(
     for number, family in enumerate(sources[0].families):
         tables = [str(workspace / t) for s in sources for t in s.families[number].tables]
         joins += f" POSITIONAL JOIN {_parquet(tables)} f{number}"
-        scores += "".join(f', f{number}."{name}"' for name in family.names)
+        quoted = (name.replace('"', '""') for name in family.names)
+        scores += "".join(f', f{number}."{name}"' for name in quoted)
     decided = ""
     if group[0][1] is not None:
         decided = ", s.status, s.stage, s.reason, s.evidence, s.duplicate_of, s.rank"
@@ -134,4 +135,5 @@ def _joined(runs: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _parquet(files: Sequence[str], *options: str) -> str:
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in files)
-    return f"read_parquet([{names}]{''.join(f', {option}' for option in options)})"
+    told = "".join(f", {option}" for option in ("hive_partitioning = false", *options))
+    return f"read_parquet([{names}]{told})"

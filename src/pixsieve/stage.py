@@ -92,9 +92,9 @@ def blaming(stage: Stage, kind: type[PixsieveError] = RunError) -> Iterator[None
     """
     try:
         yield
-    except (PixsieveError, MemoryError):
+    except (PixsieveError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # such as an exit, or a panic of native code
         module = type(stage).__module__
         if module.partition(".")[0] == __name__.partition(".")[0]:
             raise
@@ -109,8 +109,8 @@ def blaming(stage: Stage, kind: type[PixsieveError] = RunError) -> Iterator[None
 def source_digest(kind: type[Stage]) -> str | None:
     """Return the SHA-256 of the code of a user's own stage, which decides what it gives.
 
-    It is that of its module, or of the class alone in a script; ``None`` for pixsieve's own stages,
-    whose ``version`` tells, and where there is no text.
+    It is that of its module, or of the class alone in a script or notebook; ``None`` for pixsieve's
+    own stages, whose ``version`` tells.
     """
     module = kind.__module__
     if module.partition(".")[0] == __name__.partition(".")[0]:
@@ -118,7 +118,9 @@ def source_digest(kind: type[Stage]) -> str | None:
     try:
         text = inspect.getsource(kind if module == "__main__" else sys.modules[module])
     except (OSError, TypeError, KeyError):
-        return None
+        made = [value.__code__ for value in vars(kind).values() if inspect.isfunction(value)]
+        text = repr([(code.co_name, code.co_code, code.co_names) for code in made])
+        text += repr([[c for c in code.co_consts if not inspect.iscode(c)] for code in made])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

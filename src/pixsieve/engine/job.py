@@ -30,8 +30,8 @@ class RunOptions:
     """How a plan is run. None of it changes a byte of the result.
 
     Attributes:
-        workspace: Folder of the working state; ``None`` is ``.pixsieve`` in the output. Pipelines
-            that share one share their scores.
+        workspace: Folder in whose ``.pixsieve`` the working state lies; ``None`` is the output.
+            Pipelines that share one share their scores.
         max_failed: Share of images that may fail before the run stops with an error, 0 to 1.
         progress: Hears of the steps; ``None`` is silence.
     """
@@ -58,7 +58,7 @@ class Job:
     site: work.Site
     control: Path
     recipe: output.Recipe
-    identities: Mapping[tuple[str, bool], str]
+    identities: Mapping[tuple[str, str], str]
     timings: list[StepTiming] = field(default_factory=list)
     decoded: int = 0
     unread: int = 0

@@ -130,15 +130,11 @@ def _part_keys(
             for step in each.steps:
                 if isinstance(step.stage, ScoreStage):
                     bounds = (options.first_frame, options.limits)
-                    scores.append(
-                        fingerprint(
-                            "score", place, bounds, job.identities[step.label, step.derived]
-                        )
-                    )
+                    scores.append(fingerprint("score", place, bounds, job.identities[step.key]))
                     kept = earlier.table.sha256 if earlier else None
                     covers.append(fingerprint("cover", scores, inspection, gates, kept))
                 elif step.stage.row_local:
-                    gates.append(job.identities[step.label, step.derived])
+                    gates.append(job.identities[step.key])
             yield _PartKeys(
                 source=source, start=start, stop=stop, inspection=inspection, scores=tuple(scores),
                 covers=tuple(covers),

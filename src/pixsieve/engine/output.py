@@ -115,7 +115,8 @@ def folders(plan: Plan, workspace: str | None) -> tuple[Path, Workspace]:
 
 def _state(folder: str) -> Path:
     """Return where in a folder pixsieve's own files lie: hidden, so that no source has them."""
-    return Path(folder).resolve() / CONTROL
+    place = Path(folder).resolve()
+    return place if place.name == CONTROL else place / CONTROL
 
 
 def clean(output_dir: str, workspace: str | None = None) -> tuple[str, ...]:
@@ -185,7 +186,8 @@ def clean_temporary(plan: Plan, workspace: Workspace, control: Path) -> None:
     places = [control] + ([Path(plan.writer.output_dir)] if plan.writer else [])
     shared = [workspace.root / name for name in workspace.FOLDERS]
     shared += [folder for folder in (workspace.root / "plans").glob("*") if folder.is_dir()]
-    least_age = 0.0 if workspace.root == control else ABANDONED_SECONDS
+    alone = workspace.root == control and not any(workspace.root.glob(f"{_MARK}*"))
+    least_age = 0.0 if alone else ABANDONED_SECONDS
     for place, age in [*((place, 0.0) for place in places), *((p, least_age) for p in shared)]:
         for path in place.glob(".*.tmp"):
             with contextlib.suppress(OSError):

@@ -42,7 +42,7 @@ from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Status
 from pixsieve.select.base import Part, sample_schema
 from pixsieve.sources import find_shards
-from pixsieve.stage import ScoreStage, blaming, source_digest
+from pixsieve.stage import ScoreStage, SelectStage, blaming, source_digest
 from pixsieve.storage import LocalStorage
 from pixsieve.storage.local import storage_error
 
@@ -109,7 +109,7 @@ def run(
             output.clean_temporary(plan, workspace, control)
 
 
-def _identities(plan: Plan) -> dict[tuple[str, bool], str]:
+def _identities(plan: Plan) -> dict[tuple[str, str], str]:
     """Return what identifies each step: its stage, and what makes the columns that it reads."""
     reader = plan.reader
     origins: dict[str, str] = {"caption": fingerprint("caption", reader.caption_field)}
@@ -119,7 +119,7 @@ def _identities(plan: Plan) -> dict[tuple[str, bool], str]:
         inputs = [origins.get(name) for name in step.stage.reads()]
         identity = fingerprint(_identity(step.stage), inputs)
         origins |= dict.fromkeys(step.stage.adds().names, identity)
-        identities[step.label, step.derived] = identity
+        identities[step.key] = identity
     return identities
 
 
@@ -148,7 +148,9 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
         parts, failing = measure(job, indexed, each, parts, selected)
         scorers.extend(each.scorers)
         selected = _select(job, parts, each, scorers, selected, failing)
-        added = [("", job.plan.reader.adds().names), *_scores(job, len(scorers))]
+        fields = job.plan.reader.adds()
+        read = fingerprint([(field.name, str(field.type)) for field in fields])
+        added = [(read, fields.names), *_scores(job, len(scorers))]
         write_catalog(job.ledger, job.site.root, parts, added, selected.table.path)
         check_budget(job, parts, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
@@ -195,7 +197,7 @@ def _scores(job: Job, count: int) -> Iterator[tuple[str, list[str]]]:
     steps = itertools.chain.from_iterable(each.steps for each in job.plan.passes)
     scorers = (step for step in steps if isinstance(step.stage, ScoreStage))
     for step in itertools.islice(scorers, count):
-        yield job.identities[step.label, step.derived], step.stage.adds().names
+        yield job.identities[step.key], step.stage.adds().names
 
 
 def _in_order(plan: Plan, reasons: Sequence[ReasonCount]) -> tuple[ReasonCount, ...]:
@@ -258,7 +260,11 @@ def _select(
     key = fingerprint(
         "select",
         _key(parts),
-        [(label, stage, type(stage).version) for label, stage in stages],
+        [
+            (step.label, job.identities[step.key])
+            for step in each.steps
+            if isinstance(step.stage, SelectStage)
+        ],
         job.plan.seed,
         earlier.table.sha256 if earlier else None,
     )

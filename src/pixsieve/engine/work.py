@@ -263,7 +263,7 @@ def measure(
     scorers = [step for step in steps if isinstance(step, ScoreWork)]
     for step, scores in zip(scorers, found.scores, strict=True):
         families[step.fingerprint] = Family(
-            table=_keep(workspace, step.fingerprint, scores),
+            table=_keep(workspace, step.fingerprint, scores, varies=True),
             rows=part.rows,
             problems=part.rows - scores[PROBLEM].null_count,
         )
@@ -461,13 +461,17 @@ def _parts(table: pa.Table) -> tuple[tuple[int, int], ...]:
     return tuple(parts)
 
 
-def _keep(workspace: Workspace, key: str, table: pa.Table) -> TableRecord:
-    """Write a table that fits in memory."""
-    path = workspace.table_path(key)
+def _keep(workspace: Workspace, key: str, table: pa.Table, *, varies: bool = False) -> TableRecord:
+    """Write a table that fits in memory.
+
+    ``varies``: runs with other filters make other tables under this key, maybe at this moment.
+    """
     data = tables.table_bytes(table)
+    sha256 = hashlib.sha256(data).hexdigest()
+    path = workspace.table_path(f"{key}-{sha256[:16]}" if varies else key)
     with LocalStorage().create(workspace.resolve(path), durable=False) as sink:
         sink.write(data)
-    return TableRecord(path=path, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return TableRecord(path=path, size=len(data), sha256=sha256)
 
 
 def _recorded(workspace: Workspace, path: str) -> TableRecord:

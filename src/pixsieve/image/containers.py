@@ -6,7 +6,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from pixsieve.image.problem import ImageProblemError, check_whole
+from pixsieve.image.problem import ImageProblemError, bad_header, check_whole
 from pixsieve.schema import Problem
 
 if TYPE_CHECKING:
@@ -80,16 +80,16 @@ def tiff_pages(data: bytes, limit: int) -> int:
     Raises:
         ImageProblemError: TRUNCATED_IMAGE if the first directory, or a value in it that the pixels
             need, lies behind the end; UNSUPPORTED_FORMAT for a camera's raw file, whose first page
-            is its thumbnail.
+            is its thumbnail; BAD_HEADER if directories overlap, as a small file could take long.
     """
     order = "<" if data[:2] == b"II" else ">"
     big = 43 in data[2:4]
     first, count_of, word, entry_size = (8, "Q", "Q", 20) if big else (4, "H", "I", 12)
     inline = struct.calcsize(word)  # a value of no more bytes stands in the entry
-    pages, seen = 0, set[int]()
+    pages, seen, read = 0, set[int](), 0
     (pos,) = struct.unpack_from(order + word, data, first)
     check_whole(data, "its directory", pos + struct.calcsize(count_of))
-    while pos and pos not in seen and len(seen) <= limit:
+    while 0 < pos < len(data) and pos not in seen and len(seen) <= limit:
         seen.add(pos)
         try:
             (count,) = struct.unpack_from(order + count_of, data, pos)
@@ -97,6 +97,11 @@ def tiff_pages(data: bytes, limit: int) -> int:
             subfile = 0
             if len(seen) == 1:
                 check_whole(data, "its directory", entries + count * entry_size)
+            elif entries + count * entry_size > len(data):
+                break
+            read += count
+            if read > len(data) // entry_size:
+                bad_header("its directories overlap")
             for at in range(entries, entries + count * entry_size, entry_size):
                 tag, kind, values = struct.unpack_from(order + "HH" + word, data, at)
                 value = at + entry_size - inline

@@ -40,7 +40,7 @@ def sniff(data: bytes | memoryview) -> str | None:
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "gif"
     if head.startswith(_TIFF_MAGICS):
-        return None if head[8:10] == b"CR" else "tiff"  # CR: a Canon raw file
+        return None if head[4:12] == b"\x10\0\0\0CR\x02\0" else "tiff"  # a Canon raw file
     if head.startswith(b"BM"):  # a caption may start so too: the size of the second header tells
         second = int.from_bytes(head[14:18], "little")
         return "bmp" if second in _BMP_HEADER_SIZES else None

@@ -231,6 +231,9 @@ def _probe_other(data: bytes, kind: str, limits: ImageLimits) -> ImageHeader:
     )
 
 
+_NO_COUNT = 1 << 31  # PNG's numbers are smaller
+
+
 def _png_extras(data: bytes) -> tuple[int, int]:
     """Return orientation and frames; the EXIF chunk may stand behind the pixels."""
     orientation, frames, pixels = 1, 1, False
@@ -238,6 +241,7 @@ def _png_extras(data: bytes) -> tuple[int, int]:
         if kind == b"eXIf":
             orientation = _orientation(data[start:end].removeprefix(_EXIF))
         elif kind == b"acTL" and not pixels and end - start >= 4:
-            frames = int.from_bytes(data[start : start + 4], "big")
+            stated = int.from_bytes(data[start : start + 4], "big")
+            frames = stated if stated < _NO_COUNT else 1  # decoders show the still image then
         pixels |= kind == b"IDAT"
     return orientation, frames

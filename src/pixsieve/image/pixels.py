@@ -95,6 +95,8 @@ def upright(image: Image.Image, header: ImageHeader) -> Image.Image:
 
 def plain_image(image: Image.Image) -> Image.Image:
     """Return the pixels as L, LA, RGB or RGBA of 8 bits, by the rules of :func:`decode`."""
+    if image.mode == "La":  # Pillow converts it to nothing else
+        image = image.convert("LA")
     mode, alpha = image.mode, image.has_transparency_data
     if mode.startswith("I;16"):
         deep = np.asarray(image)

@@ -99,7 +99,13 @@ _PLAIN = frozenset({"COMPARISON", "CONJUNCTION", "COLUMN_REF", "CONSTANT"})
 def thresholds(text: str) -> tuple[Threshold, ...]:
     """Return the comparisons of columns with numbers."""
     nodes = list(_nodes(_parse(text)))
-    told = all(node["class"] in _PLAIN for node in nodes if "class" in node)  # so nothing negates
+    # Nothing negates a comparison, be it another one: (a < 5) = false.
+    told = all(node["class"] in _PLAIN for node in nodes if "class" in node) and not any(
+        side["class"] in ("COMPARISON", "CONJUNCTION")
+        for node in nodes
+        if node.get("class") == "COMPARISON"
+        for side in (node["left"], node["right"])
+    )
     found = []
     for node in nodes:
         if node.get("class") == "COMPARISON":

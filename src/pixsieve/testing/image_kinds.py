@@ -48,6 +48,7 @@ def every_kind() -> dict[str, bytes]:
         "dct cmyk tiff": images.photo(format="TIFF", mode="CMYK", compression="jpeg"),
         "dct tiff": dct_tiff(),
         "tiled tiff": tiled_tiff(),
+        "premultiplied tiff": premultiplied_tiff(),
         "lossless webp": images.photo(format="WEBP", lossless=True),
         "alpha webp": images.save(images.rgba(), "WEBP"),
         "alpha avif": images.save(images.rgba(), "AVIF", speed=10),
@@ -81,6 +82,13 @@ def pixel_tags(samples: int, compression: int, photometric: int) -> Tags:
         262: ("H", (photometric,)),
         277: ("H", (samples,)),
     }
+
+
+def premultiplied_tiff() -> bytes:
+    """Make a TIFF of grey with associated alpha."""
+    levels = images.pixels(0, 97, 61).convert("L").tobytes()
+    strip = b"".join(bytes((level // 2, 128)) for level in levels)
+    return tiff([strip], pixel_tags(2, 1, 1) | {278: ("H", (61,)), 338: ("H", (1,))})
 
 
 def tiled_tiff() -> bytes:
