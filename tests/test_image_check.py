@@ -122,6 +122,26 @@ def test_stray_bytes_do_not_hide_a_cut():
         assert problem(stray[:end]) == Problem.TRUNCATED_IMAGE, end
 
 
+@pytest.mark.parametrize("parts", [[(1, 1), (1, 1)], [(0, 1)], [(1, 2)]])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_profile_that_is_incomplete_or_there_twice_is_no_damage_and_hides_none(
+    parts, orientation
+):
+    plain = images.oriented_jpeg(orientation)
+    profile = b"".join(
+        b"\xff\xe2" + struct.pack(">H12sBB", 216, b"ICC_PROFILE", *part) + bytes(200)
+        for part in parts
+    )
+    at = plain.index(b"\xff\xdb")
+    data = plain[:at] + profile + plain[at:]
+    assert problem(data) is None
+    assert problem(memoryview(data)) is None
+    assert np.array_equal(decode(data), decode(plain))
+    middle = (data.index(b"\xff\xda") + len(data)) // 2
+    assert problem(data[:middle] + data[middle + 300 :]) == Problem.DECODE_FAILED
+    assert problem(data[:-400]) == Problem.TRUNCATED_IMAGE
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "progressive jpeg", "restarts jpeg", "cmyk jpeg"])
 def test_a_jpeg_whose_middle_is_lost_is_refused(kind):
     data = ALL_KINDS[kind]

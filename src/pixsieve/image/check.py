@@ -51,7 +51,8 @@ def turbo(
     libjpeg reports the first flaw that it worked around, and that alone. A cut file is always told.
     Up to 64 stray bytes behind a scan or between segments, as some cameras leave them, are accepted
     if Pillow finds the file whole; behind a restart interval, or more of them, they are the trace
-    of damage.
+    of damage. A profile that is incomplete or there twice is no flaw of the pixels, and would hide
+    those that they have.
 
     Raises:
         ImageProblemError: TRUNCATED_IMAGE, DECODE_FAILED.
@@ -70,6 +71,10 @@ def turbo(
         )
     except ValueError as error:
         detail = one_line(error)
+        if "bad ICC marker" in detail:
+            plain = _without_profile(data)
+            if len(plain) < len(data):
+                return turbo(plain, header, colours, factor, fast=fast)
         stray = _STRAY.match(detail)
         if stray and int(stray[1]) <= _MAX_STRAY_BYTES:
             return None
@@ -79,6 +84,22 @@ def turbo(
     if pixels.shape[:2] != (rows, columns):
         bad_header(f"the header says {(columns, rows)} and the decoder {pixels.shape[1::-1]}")
     return pixels
+
+
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]", re.DOTALL)
+_SCAN, _APP2 = 0xDA, 0xE2
+
+
+def _without_profile(data: bytes | memoryview) -> bytes:
+    """Cut a JPEG's ICC profile out: the APP2 segments before its first scan (ICC.1:2010, B.4)."""
+    kept, kept_to, pos = [], 0, 2
+    while (found := _SEGMENT.search(data, pos)) and data[found.start() + 1] != _SCAN:
+        start = found.start()
+        pos = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if data[start + 1] == _APP2 and data[start + 4 : start + 16] == b"ICC_PROFILE\0":
+            kept.append(data[kept_to:start])
+            kept_to = pos
+    return b"".join([*kept, data[kept_to:]])
 
 
 def open_whole(data: bytes | memoryview, header: ImageHeader) -> ImageFile.ImageFile:
