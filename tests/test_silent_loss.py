@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gzip
 import io
 import lzma
 import os
@@ -171,3 +172,16 @@ def test_more_lost_bytes_than_images_may_fail_stop_the_run(tmp_path):
     with pytest.raises(FailureBudgetError, match=r"bytes of the sources cannot be read.*in\.tar"):
         pipeline.run(InlineExecutor(), RunOptions(max_failed=0.5))
     assert pipeline.run(InlineExecutor(), RunOptions(max_failed=1)).counts.kept == 2
+
+
+def test_so_do_lost_bytes_of_a_compressed_tar(tmp_path):
+    write_tar(tmp_path / "in.tar", count=200)
+    data = bytearray(gzip.compress((tmp_path / "in.tar").read_bytes()))
+    fifth = len(data) // 5
+    data[fifth : fifth + 4000] = b"\xff" * 4000
+    (tmp_path / "in.tar.gz").write_bytes(data)
+    pipeline = Pipeline().add_stage(ImageReaderStage(str(tmp_path / "in.tar.gz")))
+    pipeline.add_stage(ImageWriterStage(output_dir=str(tmp_path / "out")))
+    with pytest.raises(FailureBudgetError, match="bytes of the sources cannot be read"):
+        pipeline.run(InlineExecutor(), RunOptions(max_failed=0.5))
+    assert pipeline.run(InlineExecutor(), RunOptions(max_failed=1)).counts.kept > 10

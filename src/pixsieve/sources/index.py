@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pixsieve.schema import Problem
@@ -30,8 +30,8 @@ class IndexResult:
             be read on.
         notes: What is odd about the source without being a fault of any sample.
         ignored: Members that are no samples: folders, global headers and volume labels.
-        size: Bytes of the source, unpacked if it is compressed.
-        read_to: Up to which of these bytes everything is accounted for.
+        size: Bytes of the source.
+        read_to: Up to which of them everything is accounted for; about, if it is compressed.
     """
 
     table: pa.Table
@@ -77,14 +77,15 @@ def _index_compressed(
     spool = unpack(packed, storage, path)
     version = unpacked_version(info.version, spool.size)
     found = Walk()
-    size = 0
+    read_to = 0
     if spool.kept:
         with storage.open(path) as reader:
             found = walk(reader, file=info.path, version=version)
-            size = reader.info.size
+            read_to = spool.packed * found.read_to // max(1, spool.size)
     if spool.fault:
         found.faults.append(spool.fault)
-    return _result(found, ObjectInfo(info.path, size, version), options)
+    result = _result(found, ObjectInfo(info.path, spool.size, version), options)
+    return replace(result, size=info.size, read_to=read_to)
 
 
 def _result(found: Walk, info: ObjectInfo, options: IndexOptions) -> IndexResult:

@@ -104,11 +104,12 @@ def spool_path(spool_dir: str, file: str, version: str) -> str:
 class Unpacked:
     """Whether there is a file, its size, and what is wrong with the source.
 
-    Offsets are in the file.
+    Offsets are in the file. ``packed`` are the bytes of the source that it was made of.
     """
 
     kept: bool
     size: int
+    packed: int
     fault: Fault | None
 
 
@@ -125,7 +126,7 @@ def unpack(reader: Reader, storage: Storage, path: str) -> Unpacked:
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     limit = max(FREE_SIZE, MAX_RATIO * reader.info.size)
-    written = 0
+    written, packed = 0, reader.info.size
     fault = None
     try:
         with storage.create(path, durable=False) as sink:
@@ -137,13 +138,15 @@ def unpack(reader: Reader, storage: Storage, path: str) -> Unpacked:
                     sink.write(piece)
             except _DamagedError as error:
                 fault = Fault(written, error.problem, str(error))
+                packed = error.packed
     except _BombError:
         detail = (
             f"refused: {reader.info.size} bytes unpack to more than {limit}; "
             "unpack it yourself if it is what it should be"
         )
-        return Unpacked(kept=False, size=0, fault=Fault(0, Problem.SOURCE_DAMAGED, detail))
-    return Unpacked(kept=True, size=written, fault=fault)
+        fault = Fault(0, Problem.SOURCE_DAMAGED, detail)
+        return Unpacked(kept=False, size=0, packed=0, fault=fault)
+    return Unpacked(kept=True, size=written, packed=packed, fault=fault)
 
 
 class _BombError(Exception):
@@ -151,9 +154,10 @@ class _BombError(Exception):
 
 
 class _DamagedError(Exception):
-    def __init__(self, problem: Problem, detail: str) -> None:
+    def __init__(self, problem: Problem, detail: str, packed: int) -> None:
         super().__init__(detail)
         self.problem = problem
+        self.packed = packed
 
 
 def _compression(first: bytes) -> _Compression | None:
@@ -185,9 +189,9 @@ def _pieces(reader: Reader) -> Iterator[bytes]:
                         f"the {compression.name} data is damaged near byte {at} ({error}); "
                         "what was unpacked before may be wrong too"
                     )
-                    raise _DamagedError(Problem.SOURCE_DAMAGED, msg) from error
+                    raise _DamagedError(Problem.SOURCE_DAMAGED, msg, at) from error
                 rest = decoder.unused_data if decoder.eof else b""
         position += len(block)
     if not decoder.eof:
         msg = f"the {compression.name} data ends too early, after {position} bytes"
-        raise _DamagedError(Problem.SOURCE_TRUNCATED, msg)
+        raise _DamagedError(Problem.SOURCE_TRUNCATED, msg, position)
