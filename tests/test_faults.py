@@ -612,6 +612,22 @@ def test_other_recipe_after_an_unfinished_run_gives_what_a_fresh_run_gives(
     assert tree(output) == tree(tmp_path / "fresh")
 
 
+def test_a_damaged_manifest_of_a_dataset_that_is_gone_is_in_nobodys_way(
+    corpus: Path, tmp_path: Path
+):
+    output = tmp_path / "out"
+    run_pipeline(make_pipeline(corpus / "files", output))
+    os.truncate(output / "manifest.json", 100)
+    for path in output.glob("*.tar"):
+        path.unlink()
+    stop = Hooks(at_start={"export": lambda: signal.raise_signal(signal.SIGTERM)})
+    with pytest.raises(InterruptedRunError):
+        run_pipeline(make_pipeline(corpus / "files", output, images_per_tar=5), progress=stop)
+    run_pipeline(make_pipeline(corpus / "files", output, images_per_tar=7))
+    run_pipeline(make_pipeline(corpus / "files", tmp_path / "fresh", images_per_tar=7))
+    assert tree(output) == tree(tmp_path / "fresh")
+
+
 @pytest.mark.parametrize(
     "name", ["00000.tar", "table.parquet", "images-000000000000-000000.parquet"]
 )

@@ -30,9 +30,10 @@ def peaks() -> dict[int, int]:
     """The highest resident size so far of each process of the run, in bytes."""
     found = {}
     for pid in processes(*(f"{name}={value}" for name, value in MARK.items())):
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(OSError):
             status = Path(f"/proc/{pid}/status").read_text()
-            found[pid] = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) * 1024
+            if size := re.search(r"VmHWM:\s+(\d+) kB", status):  # none of one that is ending
+                found[pid] = int(size[1]) * 1024
     return found
 
 

@@ -321,6 +321,8 @@ def take_over(
             raise OutputConflictError(msg)
         if ours and path.name not in names:
             _remove(path)
+        if path.name == dataset.MANIFEST and not same and _damaged(output, before):
+            _remove(path)  # of a dataset that is gone; the new intent will not know it
     intent = _Intent(
         prefix=writer.prefix,
         hash=name,
