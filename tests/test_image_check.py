@@ -17,6 +17,7 @@ from pixsieve.schema import Problem
 from pixsieve.testing import images
 from pixsieve.testing.image_kinds import (
     dct_tiff,
+    decode,
     every_kind,
     pixel_tags,
     problem,
@@ -28,10 +29,6 @@ from pixsieve.testing.image_kinds import (
 
 EVERY_FORMAT = images.every_format()
 ALL_KINDS = every_kind()
-
-
-def decode(data: bytes, **options) -> np.ndarray:
-    return image.decode(data, image.probe(data), **options)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

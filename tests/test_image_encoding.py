@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ImageCms
 
 from pixsieve import image
 from pixsieve.errors import UsageError
 from pixsieve.image import EncodeOptions, ImageHeader, ImageProblemError
 from pixsieve.schema import Problem
 from pixsieve.testing import images
-from pixsieve.testing.image_kinds import every_kind, problem
+from pixsieve.testing.image_kinds import decode, encode, every_kind, problem, reopen
 
 ALL_KINDS = every_kind()
-
-
-def decode(data: bytes, **options) -> np.ndarray:
-    return image.decode(data, image.probe(data), **options)
-
-
-def encode(data: bytes, to: str, **options) -> image.Encoded:
-    return image.encode(data, image.probe(data), EncodeOptions(format=to, **options))
-
-
-def reopen(encoded: image.Encoded) -> Image.Image:
-    found = Image.open(io.BytesIO(encoded.data))
-    found.load()
-    return found
 
 
 @pytest.mark.parametrize("to", ["jpeg", "png", "webp"])

@@ -13,26 +13,12 @@ import pytest
 from PIL import Image
 
 from pixsieve import image
-from pixsieve.image import EncodeOptions, ImageHeader, ImageLimits
+from pixsieve.image import ImageHeader, ImageLimits
 from pixsieve.schema import Problem
 from pixsieve.testing import images
-from pixsieve.testing.image_kinds import problem, reason
+from pixsieve.testing.image_kinds import decode, encode, problem, reason, reopen
 
 EVERY_FORMAT = images.every_format()
-
-
-def decode(data: bytes, **options) -> np.ndarray:
-    return image.decode(data, image.probe(data), **options)
-
-
-def encode(data: bytes, to: str, **options) -> image.Encoded:
-    return image.encode(data, image.probe(data), EncodeOptions(format=to, **options))
-
-
-def reopen(encoded: image.Encoded) -> Image.Image:
-    found = Image.open(io.BytesIO(encoded.data))
-    found.load()
-    return found
 
 
 @pytest.mark.parametrize(

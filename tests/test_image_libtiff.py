@@ -8,20 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from pixsieve import image
-from pixsieve.image import EncodeOptions, ImageProblemError
+from pixsieve.image import ImageProblemError
 from pixsieve.testing import images
-from pixsieve.testing.image_kinds import reason, scratched
+from pixsieve.testing.image_kinds import decode, encode, reason, scratched
 
 EVERY_FORMAT = images.every_format()
-
-
-def decode(data: bytes, **options):
-    return image.decode(data, image.probe(data), **options)
-
-
-def encode(data: bytes, to: str, **options) -> image.Encoded:
-    return image.encode(data, image.probe(data), EncodeOptions(format=to, **options))
 
 
 SCRATCHED_TIFFS = {

@@ -13,13 +13,9 @@ from PIL import Image
 
 from pixsieve import image
 from pixsieve.testing import images
-from pixsieve.testing.image_kinds import every_kind, problem
+from pixsieve.testing.image_kinds import decode, every_kind, problem
 
 ALL_KINDS = every_kind()
-
-
-def decode(data: bytes, **options) -> np.ndarray:
-    return image.decode(data, image.probe(data), **options)
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)

@@ -347,6 +347,25 @@ def test_a_writer_refuses_what_it_cannot_do(options: dict[str, object], says: st
     assert says in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [
+        (lambda _: "x", r"Odd: companion\(\) is a str, expected a ScoreStage or None"),
+        (lambda _: 1 / 0, r"Odd failed: ZeroDivisionError"),
+    ],
+)
+def test_what_a_stage_brings_along_is_checked(method, told):
+    @dataclass(frozen=True, kw_only=True)
+    class Odd(ScoreStage):
+        companion = method
+
+        def load(self):
+            raise NotImplementedError
+
+    with pytest.raises(PlanError, match=told):
+        Pipeline().add_stage(ImageReaderStage("in")).add_stage(Odd()).plan()
+
+
 def test_pipelines_are_equal_by_name_seed_and_stages():
     def made(name: str = "a", seed: int = 0, paths: object = ("x", "y")) -> Pipeline:
         return Pipeline(name, seed=seed).add_stage(ImageReaderStage(paths))  # type: ignore[arg-type]

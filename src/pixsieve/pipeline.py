@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import pyarrow as pa
 
@@ -235,8 +235,9 @@ class Pipeline:
         added: list[pa.Schema] = []
         for number, stage in enumerate(self._stages):
             with self._placed(number):
-                _check_plain(stage)
-                _check_answers(stage)
+                for each in _with_companions([stage]):
+                    _check_plain(each)
+                    _check_answers(each)
                 _check_columns(stage, added)
         return Plan(
             name=self.name,
@@ -408,25 +409,31 @@ def _check_columns(stage: Stage, added: list[pa.Schema]) -> None:
         added.append(each.adds())
 
 
-def _answer(stage: ScoreStage, method: str) -> Any:
-    """Return the stage that comes along with another one, or ``None``."""
-    kind = {"companion": ScoreStage, "selection": SelectStage}[method]
+def _brought(stage: ScoreStage) -> list[ScoreStage | SelectStage]:
+    """Return what comes along with a scorer: its companion, and the selection that it implies."""
     with blaming(stage, PlanError):
-        found = getattr(stage, method)()
-    if found is not None and not isinstance(found, kind):
-        msg = (
-            f"{type(stage).__name__}: {method}() is a {type(found).__name__}, "
-            f"expected a {kind.__name__} or None"
-        )
-        raise PlanError(msg)
-    return found
+        companion, selection = stage.companion(), stage.selection()
+    brought: list[ScoreStage | SelectStage] = []
+    for name, found, kind in (
+        ("companion()", companion, ScoreStage),
+        ("selection()", selection, SelectStage),
+    ):
+        if isinstance(found, kind):
+            brought.append(found)
+        elif found is not None:
+            msg = (
+                f"{type(stage).__name__}: {name} is a {type(found).__name__}, "
+                f"expected a {kind.__name__} or None"
+            )
+            raise PlanError(msg)
+    return brought
 
 
 def _with_companions(stages: Sequence[Stage]) -> Iterator[Stage]:
     for stage in stages:
         yield stage
-        if isinstance(stage, ScoreStage) and (companion := _answer(stage, "companion")) is not None:
-            yield companion
+        if isinstance(stage, ScoreStage):
+            yield from (each for each in _brought(stage) if isinstance(each, ScoreStage))
 
 
 def _steps(stages: Sequence[Stage]) -> list[Step]:
@@ -438,8 +445,7 @@ def _steps(stages: Sequence[Stage]) -> list[Step]:
             found.append((name, stage, False))
         elif isinstance(stage, ScoreStage):
             found.append((name, stage, False))
-            follow = (_answer(stage, "companion"), _answer(stage, "selection"))
-            found += [(name, derived, True) for derived in follow if derived is not None]
+            found += [(name, derived, True) for derived in _brought(stage)]
     times = Counter(name for name, _, derived in found if not derived)
     seen: Counter[str] = Counter()
     steps = []

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from itertools import accumulate
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from pixsieve import image
 from pixsieve.testing import images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
 
     from pixsieve.schema import Problem
 
@@ -117,6 +121,23 @@ def attempt(step: Callable[[], T]) -> T | image.ImageProblemError:
         return step()
     except image.ImageProblemError as error:
         return error
+
+
+def decode(data: bytes, **options: Any) -> NDArray[np.uint8]:
+    """Return the pixels as scorers get them."""
+    return image.decode(data, image.probe(data), **options)
+
+
+def encode(data: bytes, to: Literal["jpeg", "png", "webp"], **options: Any) -> image.Encoded:
+    """Encode an image anew, as the writer does."""
+    return image.encode(data, image.probe(data), image.EncodeOptions(format=to, **options))
+
+
+def reopen(encoded: image.Encoded) -> Image.Image:
+    """Return what Pillow reads of an encoded image."""
+    found = Image.open(io.BytesIO(encoded.data))
+    found.load()
+    return found
 
 
 def problem(data: bytes, limits: image.ImageLimits = image.DEFAULT_LIMITS) -> Problem | None:
