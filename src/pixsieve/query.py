@@ -9,8 +9,7 @@ import duckdb
 import msgspec
 
 from pixsieve import schema
-from pixsieve.engine.catalog import Catalog, Source
-from pixsieve.engine.output import CONTROL
+from pixsieve.engine.catalog import find_workspace, read_catalog
 from pixsieve.errors import PixsieveError, SourceError, SourceNotFoundError, UsageError
 from pixsieve.export import dataset
 from pixsieve.select.base import FROM_INDEX
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from pixsieve.engine.catalog import Source
+
 _PROBLEMS = ("problem", "problem_detail")  # of the index, else of the inspection
 
 
@@ -28,8 +29,8 @@ def query(path: str | Path, sql: str) -> pa.Table:
 
     Args:
         path: A dataset, with the tables ``samples`` (its sidecars) and ``dropped``; or a workspace,
-            with the table ``samples``: every sample that the last run there indexed, with its
-            columns, scores and where it ended.
+            with the table ``samples``: every sample that runs there have indexed, with its columns
+            and scores, and where it ended if the last run had it.
         sql: The query.
 
     Raises:
@@ -65,11 +66,13 @@ def _line(error: Exception) -> str:
 
 
 def _workspace(folder: Path) -> Path:
-    for place in (folder, folder / CONTROL):
-        if (place / Catalog.FILE).is_file():
-            return place
-    msg = f"{folder} holds neither a dataset nor a workspace; name one that pixsieve has written"
-    raise SourceNotFoundError(msg)
+    found = find_workspace(folder)
+    if found is None:
+        msg = (
+            f"{folder} holds neither a dataset nor a workspace; name one that pixsieve has written"
+        )
+        raise SourceNotFoundError(msg)
+    return found
 
 
 def _dataset_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
@@ -81,7 +84,7 @@ def _dataset_tables(connection: duckdb.DuckDBPyConnection, folder: Path) -> None
 
 def _workspace_tables(connection: duckdb.DuckDBPyConnection, workspace: Path) -> None:
     """Put together what the runs of a workspace know of its sources."""
-    catalog = msgspec.json.decode((workspace / Catalog.FILE).read_bytes(), type=Catalog)
+    catalog = read_catalog(workspace)
     groups: dict[object, list[tuple[Source, int | None]]] = {}
     row = 0
     for number, source in enumerate(catalog.sources):

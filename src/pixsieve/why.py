@@ -1,9 +1,9 @@
 """Where a sample of a dataset is, or why it is not in it.
 
-Answers come from the dataset's own files alone: the manifest, the sidecars and ``dropped.parquet``.
-Of these only the columns that can match are read, in batches, so that a set of many millions needs
-seconds and little memory. Where there is no dataset, as nothing was left for one, they come from
-what the last run decided in its workspace.
+Answers come from the dataset's own files: the manifest, the sidecars and ``dropped.parquet``. Of
+these only the columns that can match are read, in batches, so that a set of many millions needs
+seconds and little memory. Where there is no dataset (a workspace, or the output of a run that was
+stopped or left nothing), they come from what the last run decided there.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from pixsieve.engine.catalog import Catalog
-from pixsieve.engine.output import CONTROL
+from pixsieve.engine.catalog import find_workspace, read_catalog
 from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
+from pixsieve.export import dataset
 from pixsieve.schema import Status
 from pixsieve.select.base import FROM_INDEX
 from pixsieve.storage import tables
@@ -40,7 +40,6 @@ LIMIT = 20
 NEAREST_ROWS = 5_000
 """Rows in which names like an unknown one are looked for."""
 
-_FORMAT = "pixsieve-dataset"
 _KEPT = (
     "image_id", "key", "original_path", "original_key", "original_offset",
     "tar_file", "member_name", "member_offset", "member_size", "encoding",
@@ -163,13 +162,12 @@ def _open(folder: Path) -> Sequence[_Rows]:
     if not folder.is_dir():
         msg = f"{folder}: there is no such folder; expected a dataset that pixsieve has made"
         raise SourceNotFoundError(msg)
-    path = folder / "manifest.json"
+    path = folder / dataset.MANIFEST
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=_Manifest)
     except FileNotFoundError:
-        for workspace in (folder, folder / CONTROL):
-            if (workspace / Catalog.FILE).is_file():
-                return (_DecidedRows(workspace),)
+        if (workspace := find_workspace(folder)) is not None:
+            return (_DecidedRows(workspace),)
         msg = (
             f"{folder} has no manifest.json, so it is no finished dataset; "
             "if a run of pixsieve was stopped, start it again to finish it; "
@@ -181,10 +179,10 @@ def _open(folder: Path) -> Sequence[_Rows]:
         raise SourceError(msg) from error
     sidecars = [shard.sidecar for shard in manifest.shards]
     strange = [name for name in sidecars if Path(name).name != name]
-    if manifest.format != _FORMAT or strange:
+    if manifest.format != dataset.FORMAT or strange:
         msg = f"{path} is not the manifest of a pixsieve dataset"
         raise SourceError(msg)
-    dropped = _DatasetRows(folder, ["dropped.parquet"], _DROPPED)
+    dropped = _DatasetRows(folder, [dataset.DROPPED], _DROPPED)
     return _DatasetRows(folder, sidecars, _KEPT), dropped
 
 
@@ -253,9 +251,7 @@ class _DecidedRows:
         located = [name for name in self.columns if name in FROM_INDEX]
         decided = [name for name in self.columns if name not in FROM_INDEX]
         try:
-            catalog = msgspec.json.decode(
-                (self.workspace / Catalog.FILE).read_bytes(), type=Catalog
-            )
+            catalog = read_catalog(self.workspace)
             selection = str(self.workspace / catalog.selection)
             groups = itertools.count()
             sources = catalog.sources[: catalog.decided]

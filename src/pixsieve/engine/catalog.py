@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
+from pixsieve.engine.output import CONTROL
 from pixsieve.storage import LocalStorage
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def write_catalog(
         added: Of each family its identity, and its columns beyond the fixed ones.
         selection: Path of the run's selection table.
     """
-    before = {source.name: source for source in _read(workspace).sources}
+    before = {source.name: source for source in _earlier(workspace).sources}
     mine = list(_sources(workspace, root, parts, added))
     meaning = {name: identity for identity, names in added for name in names}
     sources = [_with_more(source, before.pop(source.name, None), workspace) for source in mine]
@@ -104,10 +105,26 @@ def write_catalog(
         sink.write(msgspec.json.encode(catalog))
 
 
-def _read(workspace: Workspace) -> Catalog:
+def find_workspace(folder: Path) -> Path | None:
+    """Return where the working state of a folder lies, if it is a workspace or an output."""
+    places = (folder, folder / CONTROL)
+    return next((place for place in places if (place / Catalog.FILE).is_file()), None)
+
+
+def read_catalog(workspace: Path) -> Catalog:
+    """Return the catalog of a workspace.
+
+    Raises:
+        OSError: there is none.
+        msgspec.MsgspecError: it is damaged.
+    """
+    return msgspec.json.decode((workspace / Catalog.FILE).read_bytes(), type=Catalog)
+
+
+def _earlier(workspace: Workspace) -> Catalog:
     """Return the catalog of earlier runs: an empty one where there is none that can be read."""
     with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return msgspec.json.decode((workspace.root / Catalog.FILE).read_bytes(), type=Catalog)
+        return read_catalog(workspace.root)
     return Catalog(sources=(), decided=0, selection="")
 
 

@@ -152,16 +152,14 @@ def _note_loss(outcome: Lost, history: _History) -> str:
         if history.failures >= ATTEMPTS:
             msg = (
                 f"{outcome.unit.name}: its worker ended {history.failures} times ({outcome.cause}) "
-                "while it was reading no single sample; if memory is short, use fewer workers"
+                "while it was at no single sample; if memory is short, use fewer workers"
             )
             raise WorkerLostError(msg)
         return f"{outcome.unit.name}: its worker ended ({outcome.cause}); trying again, alone"
     history.kills[outcome.row] += 1
     if outcome.timed_out:
         history.avoid[outcome.row] = Problem.DECODE_TIMEOUT
-        return (
-            f"{outcome.unit.name}: reading row {outcome.row} took too long; that sample is failed"
-        )
+        return f"{outcome.unit.name}: row {outcome.row} took too long; that sample is failed"
     if history.kills[outcome.row] >= KILLS:
         history.avoid[outcome.row] = Problem.DECODER_CRASH
         return (

@@ -89,7 +89,6 @@ class Family:
     """
 
     table: TableRecord
-    rows: int
     unread: int = 0
     found: tuple[str, ...] = ()
     problems: int = 0
@@ -252,7 +251,6 @@ def measure(
     if record is None:
         families[key] = Family(
             table=_keep(workspace, key, found.inspection),
-            rows=part.rows,
             unread=part.rows - found.inspection["metadata_problem"].null_count,
             found=tuple(
                 name
@@ -264,7 +262,6 @@ def measure(
     for step, scores in zip(scorers, found.scores, strict=True):
         families[step.fingerprint] = Family(
             table=_keep(workspace, step.fingerprint, scores, varies=True),
-            rows=part.rows,
             problems=part.rows - scores[PROBLEM].null_count,
         )
     return Measured(families=families, decoded=found.decoded)

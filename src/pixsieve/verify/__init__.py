@@ -1,5 +1,6 @@
 """The independent reader of exported datasets: it uses none of the code that writes them.
 
+Only the worker processes are the engine's.
 ``tars`` and ``sidecars`` read, ``samples`` and ``shard`` compare the two, ``manifest`` and
 ``accounts`` check the dataset as a whole, ``findings`` has the rules and the report, and ``run``
 puts it all together.
