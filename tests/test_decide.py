@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pixsieve import schema
 from pixsieve.errors import PlanError, RunError
-from pixsieve.select.base import Rows, Verdicts, sample_schema
+from pixsieve.select.base import Rows, Verdicts
 from pixsieve.select.decide import Decided, decide
 from pixsieve.stages import (
     ExactDeduplicationStage,
@@ -24,7 +24,7 @@ from pixsieve.stages import (
     SelectStage,
     ShuffleStage,
 )
-from pixsieve.testing.rows import NO_COLUMNS, make_parts
+from pixsieve.testing.rows import NO_COLUMNS, make_parts, make_scope
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,11 +57,12 @@ def run(
             (f"{type(stage).__name__} {number}.{at}", stage) for at, stage in enumerate(stages)
         ]
         path = str(folder / f"selection-{number}.parquet")
-        decided = decide(parts, sample_schema([added]), labelled, seed, earlier, path)
+        rows = make_scope(folder, parts, added=added, selection=earlier, seed=seed).rows()
+        decided = decide(rows, labelled, path)
         earlier = path
     table = pq.read_table(folder / f"selection-{number}.parquet")
-    assert table.schema == schema.SELECTION
-    return decided, table.to_pylist()
+    assert table.select(schema.SELECTION.names).schema == schema.SELECTION
+    return decided, [{"row": at, **row} for at, row in enumerate(table.to_pylist())]
 
 
 def test_each_row_says_where_it_ended_and_why(tmp_path: Path):
@@ -82,21 +83,21 @@ def test_each_row_says_where_it_ended_and_why(tmp_path: Path):
     assert json.loads(small.pop("evidence")) == {"where": "width > 32", "width": 10}
     assert json.loads(cut.pop("evidence")) == {"detail": "at byte 7"}
     assert json.loads(copy.pop("evidence")) == {"sha256": "a" * 64}
-    rest = {"split": None, "rank": None, "duplicate_of": None}
+    rest = {"split": None, "bucket": None, "rank": None, "duplicate_of": None}
     gone = {"status": "dropped", **rest}
     assert small == {
-        "row": 0, "image_id": "small", "stage": "FilterStage 0.0", "reason": "filter", **gone,
+        "row": 0, "stage": "FilterStage 0.0", "reason": "filter", **gone,
     }  # fmt: skip
     assert cut == {
-        "row": 1, "image_id": "cut", "stage": "inspect", "reason": "truncated_image",
+        "row": 1, "stage": "inspect", "reason": "truncated_image",
         **gone, "status": "failed",
     }  # fmt: skip
     assert copy == {
-        "row": 2, "image_id": "copy", "stage": "ExactDeduplicationStage 0.1",
+        "row": 2, "stage": "ExactDeduplicationStage 0.1",
         "reason": "exact_duplicate", **gone, "duplicate_of": "stays",
     }  # fmt: skip
     assert stays == {
-        "row": 3, "image_id": "stays", "status": "kept", "stage": None, "reason": None,
+        "row": 3, "status": "kept", "stage": None, "reason": None,
         "evidence": None, **rest, "rank": 0,
     }  # fmt: skip
 
@@ -200,6 +201,12 @@ INT = np.int64
         ),
         (Verdicts(order=np.arange(2, dtype=np.uint64)), "order is uint64 of shape"),
         (Verdicts(order=np.arange(3)), "order is int64"),  # type: ignore[arg-type]
+        (Verdicts(split=pa.array(["a"])), "split has 1 rows, expected 3"),
+        (Verdicts(bucket=pa.array(["a"])), "bucket has 1 rows, expected 3"),
+        (
+            Verdicts(columns={"x": pa.array([1, 2, 3])}),
+            r"it gave the columns .*x.*, its adds\(\) says \{\}",
+        ),
         (None, "it returned a NoneType, expected Verdicts"),
     ],
 )
@@ -242,3 +249,46 @@ def test_ranks_and_ties_follow_the_index(tmp_path: Path):
 
     rows = run(tmp_path, [{}] * 1000, [Coin()])[1]
     assert [row["rank"] for row in rows] == [n // 2 + 500 * (n % 2) for n in range(1000)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Marks(SelectStage):
+    """Adds a column, and puts samples into splits and buckets."""
+
+    def adds(self) -> pa.Schema:
+        return pa.schema([("mark", pa.int32())])
+
+    def decide(self, rows: Rows) -> Verdicts:
+        numbers = np.arange(len(rows), dtype=np.int32)
+        names = pa.array(["train", "eval"])
+        return Verdicts(
+            split=pa.DictionaryArray.from_arrays(pa.array(numbers % 2), names),
+            bucket=pa.array([f"b{number % 3}" for number in numbers]),
+            columns={"mark": pa.array(numbers * 10, pa.int32())},
+            notes=("half and half",),
+        )
+
+
+def test_what_a_stage_adds_is_there_for_the_next_ones_in_its_pass_and_later(tmp_path: Path):
+    added = pa.schema([("mark", pa.int32())])
+    samples: list[dict[str, Any]] = [{}, {"problem": "animated"}, *[{}] * 6]
+    for passes in (
+        ([Marks(), FilterStage("mark < 60")],),
+        ([Marks()], [FilterStage("mark < 60")]),
+        ([Marks()], [FilterStage("width > 0")], [FilterStage("mark < 60")]),
+    ):
+        decided, rows = run(tmp_path / str(len(passes)), samples, *passes, added=added)
+        assert decided.splits == ("train", "eval")  # in the stage's order
+        assert decided.buckets == ("b0", "b1", "b2")
+        assert [row["mark"] for row in rows] == list(range(0, 80, 10))
+        kept = [row["row"] for row in rows if row["status"] == "kept"]
+        assert kept == [0, 2, 3, 4, 5]
+        for row in rows:
+            number = row["row"]
+            there = number in kept
+            assert row["split"] == (("train", "eval")[number % 2] if there else None)
+            assert row["bucket"] == (f"b{number % 3}" if there else None)
+        assert json.loads(rows[6]["evidence"])["mark"] == 60
+    assert run(tmp_path / "0", samples, [Marks()], added=added)[0].notes == (
+        "Marks 0.0: half and half",
+    )

@@ -65,14 +65,38 @@ def test_a_long_table_appears_whole_or_not_at_all(tmp_path: Path):
     assert [found.name for found in tmp_path.iterdir()] == ["t"]
 
 
-def test_each_batch_of_a_long_table_can_be_read_alone(tmp_path: Path):
+def test_any_rows_of_a_long_table_can_be_read_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tables, "ROW_GROUP", 4)
+    path, all_rows = str(tmp_path / "t"), rows(9)
+    with tables.table_writer(LocalStorage(), path, SCHEMA) as writer:
+        for start in range(0, 9, 4):
+            writer.write_table(all_rows.slice(start, 4))
+    for start in range(10):
+        for stop in range(start, 10):
+            found = tables.read_rows(path, start, stop, ["id"])
+            assert found == all_rows.slice(start, stop - start).select(["id"])
+    assert tables.schema_of(path) == SCHEMA
+
+
+@pytest.mark.parametrize("lengths", [[9], [1] * 9, [0, 5, 0, 4, 0], [4, 4, 1], [3]])
+def test_a_long_table_comes_in_runs_of_any_length(tmp_path: Path, lengths: list[int]):
     path = str(tmp_path / "t")
     with tables.table_writer(LocalStorage(), path, SCHEMA) as writer:
-        for count in (3, 5, 1):
-            writer.write_table(rows(count))
-    assert tables.read_row_group(path, 1, ["id"]) == rows(5).select(["id"])
-    with pytest.raises(StorageError, match=r"cannot read row group 3 of the table .*t: "):
-        tables.read_row_group(path, 3, ["id"])
+        for start in range(0, 9, 4):
+            writer.write_table(rows(9).slice(start, 4))
+    found = list(tables.runs_of_rows(path, lengths, ["id"]))
+    assert [len(run) for run in found] == lengths
+    assert pa.concat_tables(found) == rows(9).slice(0, sum(lengths)).select(["id"])
+
+
+def test_a_long_table_that_ends_too_early_is_an_error_that_names_it(tmp_path: Path):
+    path = str(tmp_path / "t")
+    with tables.table_writer(LocalStorage(), path, SCHEMA) as writer:
+        writer.write_table(rows(3))
+    with pytest.raises(StorageError, match=r"the table .*t ends too early"):
+        list(tables.runs_of_rows(path, [2, 2]))
 
 
 def test_a_long_table_of_no_rows_still_has_its_schema(tmp_path: Path):

@@ -22,7 +22,7 @@ from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
 from pixsieve.stage import Needs, ScoreStage, SelectStage, Stage, blaming
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pixsieve.engine.job import RunOptions
     from pixsieve.engine.result import RunResult
@@ -117,9 +117,16 @@ class Plan:
 
     @property
     def added(self) -> pa.Schema:
-        """Columns beyond those that every pipeline has: json fields, then scores."""
-        fields = [field for stage in (self.reader, *self.scorers) for field in stage.adds()]
-        return pa.schema(fields)
+        """Columns beyond those that every pipeline has: json fields, scores, what is selected."""
+        stages = (self.reader, *self.scorers)
+        fields = [field for stage in stages for field in stage.adds()]
+        return pa.schema([*fields, *self.selected])
+
+    @property
+    def selected(self) -> pa.Schema:
+        """Columns that selection stages add."""
+        stages = [stage for each in self.passes for _, stage in each.selectors]
+        return pa.schema([field for stage in stages for field in stage.adds()])
 
     def without_places(self, root: str) -> Plan:
         """Return the plan as it reads on any machine: inputs relative to ``root``, output ``"."``.
@@ -233,12 +240,17 @@ class Pipeline:
                     )
                     raise PlanError(msg)
         added: list[pa.Schema] = []
+        selected: dict[str, str] = {}
         for number, stage in enumerate(self._stages):
             with self._placed(number):
                 for each in _with_companions([stage]):
                     _check_plain(each)
                     _check_answers(each)
                 _check_columns(stage, added)
+                if isinstance(stage, ScoreStage):
+                    _check_lasting(stage, selected)
+                elif isinstance(stage, SelectStage):
+                    selected |= dict.fromkeys(stage.adds().names, type(stage).__name__)
         return Plan(
             name=self.name,
             seed=self.seed,
@@ -407,6 +419,18 @@ def _check_columns(stage: Stage, added: list[pa.Schema]) -> None:
                 raise PlanError(msg)
             taken.add(column.lower())
         added.append(each.adds())
+
+
+def _check_lasting(stage: ScoreStage, selected: Mapping[str, str]) -> None:
+    """Refuse a scorer that reads what selection adds: scores are kept, selections change."""
+    for each in _with_companions([stage]):
+        for column in each.reads():
+            if column in selected:
+                msg = (
+                    f"{type(each).__name__} reads the column {column!r}, which {selected[column]} "
+                    "decides over all rows; a scorer can read what belongs to its own row only"
+                )
+                raise PlanError(msg)
 
 
 def _brought(stage: ScoreStage) -> list[ScoreStage | SelectStage]:

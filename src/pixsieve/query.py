@@ -118,10 +118,11 @@ def _side_by_side(
         scores += "".join(f', f{number}."{name}"' for name in quoted)
     decided = ""
     if group[0][1] is not None:
-        decided = ", s.status, s.stage, s.reason, s.evidence, s.duplicate_of, s.rank"
+        decided = ", s.*"
         runs = [(first, first + source.rows - 1) for source, first in group if first is not None]
         where = " OR ".join(f"file_row_number BETWEEN {a} AND {b}" for a, b in _joined(runs))
-        joins += f" POSITIONAL JOIN (SELECT * FROM {selection} WHERE {where}) s"  # noqa: S608
+        chosen = f"SELECT * EXCLUDE (file_row_number) FROM {selection} WHERE {where}"  # noqa: S608
+        joins += f" POSITIONAL JOIN ({chosen}) s"
     return f"SELECT {located}, {read}, {problems}{scores}{decided} FROM {index} i{joins}"  # noqa: S608  # names of our own
 
 

@@ -126,21 +126,22 @@ SAMPLE = pa.schema(
 """The columns that every pipeline has for filters, selection and query; json fields and scores
 follow."""
 
+_WORD = pa.dictionary(pa.int16(), pa.string())
+
 SELECTION = pa.schema(
     [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("status", pa.string(), nullable=False),
-        pa.field("stage", pa.string()),
-        pa.field("reason", pa.string()),
+        pa.field("status", _WORD, nullable=False),
+        pa.field("stage", _WORD),
+        pa.field("reason", _WORD),
         pa.field("evidence", pa.string()),
         pa.field("duplicate_of", pa.string()),
-        pa.field("split", pa.string()),
+        pa.field("split", _WORD),
+        pa.field("bucket", _WORD),
         pa.field("rank", pa.int64()),
     ]
 )
-"""One row for every indexed sample, in index order. ``rank`` is the place in the export; null if
-not kept."""
+"""One row for every indexed sample, in index order; columns that selection stages add follow.
+``rank`` is the place in the order of the export; null if not kept."""
 
 SIDECAR = pa.schema(
     [

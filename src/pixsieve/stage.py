@@ -26,12 +26,14 @@ import pyarrow as pa
 from pixsieve.errors import PixsieveError, PlanError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from pixsieve.select.base import Rows, Verdicts
+    from pixsieve.select.base import Rows, Scope, Task, Verdicts
+
+    Rounds = Generator[Sequence[Task], Sequence[str], None]
 
 
 class Stage(ABC):  # noqa: B024  # its kinds have them
@@ -54,6 +56,13 @@ class Stage(ABC):  # noqa: B024  # its kinds have them
 
         Called before any work.
         """
+
+    def digests(self) -> tuple[str, ...]:
+        """Return digests of files outside the pipeline that decide the result, such as a model's.
+
+        They are part of the fingerprint of cached work. Called before any work; may read files.
+        """
+        return ()
 
     def without_places(self) -> Self:
         """Return the stage as it reads on any machine: without the paths of this one."""
@@ -173,13 +182,6 @@ class ScoreStage(Stage):
         """What the scorer must be given; a class may simply say ``needs = Needs(...)``."""
         return Needs()
 
-    def digests(self) -> tuple[str, ...]:
-        """Return digests of files outside the pipeline that decide the scores, such as a model's.
-
-        They are part of the fingerprint of cached scores. Called before any work; may read files.
-        """
-        return ()
-
     def companion(self) -> ScoreStage | None:
         """Return a scorer that comes along, and whose scores are cached apart.
 
@@ -224,6 +226,16 @@ class SelectStage(Stage):
     def passes(self, columns: pa.Table) -> NDArray[np.bool_]:
         """Return for each row whether it stays; for row-local stages only."""
         raise NotImplementedError
+
+    def rounds(self, scope: Scope) -> Rounds:  # noqa: ARG002
+        """Yield lists of tasks for any number of workers, round by round; get their files' paths.
+
+        For what is too much for one process. ``paths = yield [Task(...), ...]``: the engine runs a
+        round's tasks in any order, keeps what they wrote, and sends back the paths, in the order of
+        the tasks. The last round's are ``rows.found`` when :meth:`decide` is called. What is
+        yielded may depend on the table and the files alone, never on the machine.
+        """
+        yield from ()
 
     @abstractmethod
     def decide(self, rows: Rows) -> Verdicts:

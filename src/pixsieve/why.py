@@ -253,17 +253,14 @@ class _DecidedRows:
         try:
             catalog = read_catalog(self.workspace)
             selection = str(self.workspace / catalog.selection)
-            groups = itertools.count()
             sources = catalog.sources[: catalog.decided]
-            for name in itertools.chain.from_iterable(source.index for source in sources):
-                names = [FROM_INDEX[column] for column in located]
-                index = tables.read_table(str(self.workspace / name), names)
-                start = 0
-                while start < len(index):
-                    ends = tables.read_row_group(selection, next(groups), decided)
-                    part = index.slice(start, len(ends)).rename_columns(located)
-                    yield pa.table({**_columns(part), **_columns(ends)})
-                    start += len(ends)
+            paths = [str(self.workspace / name) for source in sources for name in source.index]
+            names = [FROM_INDEX[column] for column in located]
+            indexes = [tables.read_table(path, names).select(names) for path in paths]
+            runs = tables.runs_of_rows(selection, map(len, indexes), decided)
+            for index, ends in zip(indexes, runs, strict=True):
+                part = index.rename_columns(located)
+                yield pa.table({**_columns(part), **_columns(ends)})
         except (OSError, msgspec.MsgspecError, pa.ArrowException) as error:
             msg = f"the workspace {self.workspace} cannot be read: {error}; run the recipe again"
             raise SourceError(msg) from error

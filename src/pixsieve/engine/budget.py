@@ -66,9 +66,11 @@ def check_budget(job: Job, parts: Sequence[Part], selected: work.Selected) -> No
 
 def _example(job: Job, parts: Sequence[Part], selected: work.Selected, problem: str) -> str:
     path = job.ledger.resolve(selected.table.path)
-    for number, part in enumerate(parts):
-        ended = tables.read_row_group(path, number, ["status", "reason", "evidence"]).to_pylist()
-        for row, found in enumerate(ended):
+    runs = tables.runs_of_rows(
+        path, [part.rows for part in parts], ["status", "reason", "evidence"]
+    )
+    for part, run in zip(parts, runs, strict=True):
+        for row, found in enumerate(run.to_pylist()):
             if (found["status"], found["reason"]) == (Status.FAILED, problem):
                 key = tables.read_table(part.index, ["key"])["key"][part.start + row].as_py()
                 return f"{key!r}: {json.loads(found['evidence'])['detail']}"

@@ -5,22 +5,26 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pixsieve.engine.drive import Stop, drive
+from pixsieve.engine.ledger import Result
 from pixsieve.engine.result import StepTiming
+from pixsieve.engine.units import Unit
 from pixsieve.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from pixsieve.engine import output, work
     from pixsieve.engine.ledger import Workspace
     from pixsieve.engine.progress import Progress
-    from pixsieve.engine.units import Done, Session, Unit
+    from pixsieve.engine.units import Context, Done, Session
     from pixsieve.pipeline import Plan
 
+
+T = TypeVar("T", bound=Result)
 
 MAX_FAILED = 0.1
 
@@ -63,6 +67,7 @@ class Job:
     decoded: int = 0
     unread: int = 0
     found: frozenset[str] = frozenset()
+    notes: list[str] = field(default_factory=list)
     peak: int = 0
 
     @property
@@ -98,6 +103,40 @@ class Job:
                 before = step.apart.get(name, (0.0, 0.0))
                 step.apart[name] = (before[0] + wall, before[1] + cpu)
             yield done
+
+    def single(
+        self, step: Underway, name: str, key: str, kind: type[T], bound: Callable[[Context], T]
+    ) -> T:
+        """Run one unit, unless the ledger has its result."""
+        (found,) = self.all(step, kind, [(key, name, bound)])
+        return found
+
+    def all(
+        self, step: Underway, kind: type[T], work: Sequence[tuple[str, str, Callable[[Context], T]]]
+    ) -> list[T]:
+        """Run units of (fingerprint, name, what to do), unless the ledger has their results.
+
+        Results come in the order of the units.
+        """
+        found: dict[str, T] = {}
+        running: dict[str, str] = {}
+
+        def units() -> Iterator[Unit]:
+            for key, name, bound in work:
+                done = self.ledger.done(key, kind)
+                if done is None:
+                    running[name] = key
+                    yield Unit(name=name, work=bound)
+                else:
+                    found[key] = done
+                    self.progress.advance(1)
+
+        for done in self.drive(units(), step):
+            key = running.pop(done.unit.name)
+            self.ledger.commit(key, done.value)
+            found[key] = done.value
+            self.progress.advance(1)
+        return [found[key] for key, _, _ in work]
 
 
 @dataclass(slots=True)

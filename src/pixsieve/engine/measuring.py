@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,8 @@ def measure(
     keys = list(_part_keys(job, indexed, each, earlier))
     families: dict[str, work.Family] = {}
     running: dict[str, int] = {}
-    total = sum(part.stop - part.start for part in keys)
+    firsts = [0, *itertools.accumulate(part.stop - part.start for part in keys)]
+    total = firsts[-1]
     name = "score" if each.scorers else "inspect"
     with job.step(name, total, "samples") as step:
 
@@ -63,7 +65,8 @@ def measure(
                 running[unit] = number
                 scores = before[number].families[1:] if before else ()
                 yield Unit(
-                    name=unit, work=_measuring(job, part, number, each, scores, earlier, families)
+                    name=unit,
+                    work=_measuring(job, part, firsts[number], each, scores, earlier, families),
                 )
 
         for done in job.drive(units(), step):
@@ -156,7 +159,7 @@ def _known(job: Job, part: _PartKeys, families: dict[str, work.Family]) -> bool:
 def _measuring(
     job: Job,
     part: _PartKeys,
-    number: int,
+    first: int,
     each: Pass,
     scores: tuple[str, ...],
     earlier: work.Selected | None,
@@ -173,6 +176,8 @@ def _measuring(
             steps.append(work.ScoreWork(fingerprint=key, stage=step.stage, known=table))
         elif step.stage.row_local:
             steps.append(step.stage)
+    while steps and not isinstance(steps[-1], work.ScoreWork):
+        steps.pop()  # no scorer looks at what is left, and it may read what is only selected later
     inspected = families.get(part.inspection)
     rows = Part(
         source=part.source.source,
@@ -185,8 +190,8 @@ def _measuring(
         work.measure,
         rows,
         (part.inspection, inspected.table if inspected else None),
-        steps if each.scorers else [],
+        steps,
         job.plan.inspect_options,
-        (job.ledger.resolve(earlier.table.path), number) if earlier else None,
+        (job.ledger.resolve(earlier.table.path), first) if earlier else None,
         job.site,
     )

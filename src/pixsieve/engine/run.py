@@ -14,20 +14,20 @@ import hashlib
 import itertools
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from pixsieve.engine import output, work
 from pixsieve.engine.budget import check_budget, check_lost
 from pixsieve.engine.catalog import write_catalog
 from pixsieve.engine.drive import Stop
 from pixsieve.engine.inline import InlineExecutor
-from pixsieve.engine.job import Job, RunOptions, Underway
-from pixsieve.engine.ledger import Result
+from pixsieve.engine.job import Job, RunOptions
 from pixsieve.engine.local import LocalExecutor
 from pixsieve.engine.measuring import measure
 from pixsieve.engine.notes import odd_filters, unpacked_archives, unread_metadata
 from pixsieve.engine.progress import Quiet
 from pixsieve.engine.result import Counts, RunResult
+from pixsieve.engine.selecting import parts_key, select
 from pixsieve.engine.units import Unit, peak_memory
 from pixsieve.errors import (
     PixsieveError,
@@ -40,24 +40,22 @@ from pixsieve.export.plan import shard_stem
 from pixsieve.export.shard import FileRecord
 from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Status
-from pixsieve.select.base import Part, sample_schema
 from pixsieve.sources import find_shards
-from pixsieve.stage import ScoreStage, SelectStage, blaming, source_digest
+from pixsieve.stage import ScoreStage, blaming, source_digest
 from pixsieve.storage import LocalStorage
 from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pixsieve.engine.result import ReasonCount
-    from pixsieve.engine.units import Context, Done, Executor
+    from pixsieve.engine.units import Done, Executor
     from pixsieve.export.shard import WrittenShard
     from pixsieve.export.writer import ImageWriterStage
-    from pixsieve.pipeline import Pass, Plan
+    from pixsieve.pipeline import Plan
+    from pixsieve.select.base import Part
     from pixsieve.sources.base import SourceShard
     from pixsieve.stage import Stage
-
-T = TypeVar("T", bound=Result)
 
 
 def run(
@@ -125,12 +123,12 @@ def _identities(plan: Plan) -> dict[tuple[str, str], str]:
 
 def _identity(stage: Stage) -> str:
     """Return the fingerprint of what a stage does, whatever machine it runs on."""
-    meaning = (type(stage).version, source_digest(type(stage)))
-    if isinstance(stage, ScoreStage):
-        scoring = stage.alone().without_places()
-        with blaming(stage, PlanError):
-            return fingerprint(scoring, *meaning, stage.digests())
-    return fingerprint(stage, *meaning)
+    doing = stage.alone() if isinstance(stage, ScoreStage) else stage
+    with blaming(stage, PlanError):
+        digests = stage.digests()
+    return fingerprint(
+        doing.without_places(), type(stage).version, source_digest(type(stage)), digests
+    )
 
 
 def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
@@ -143,14 +141,14 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     indexed = _index(job, shards)
     selected: work.Selected | None = None
     parts: tuple[Part, ...] = ()
-    scorers: list[Stage] = []
+    scorers = 0
     for each in job.plan.passes:
         parts, failing = measure(job, indexed, each, parts, selected)
-        scorers.extend(each.scorers)
-        selected = _select(job, parts, each, scorers, selected, failing)
+        selected = select(job, parts, each, selected, failing)
         fields = job.plan.reader.adds()
         read = fingerprint([(field.name, str(field.type)) for field in fields])
-        added = [(read, fields.names), *_scores(job, len(scorers))]
+        scorers += len(each.scorers)
+        added = [(read, fields.names), *_scores(job, scorers)]
         write_catalog(job.ledger, job.site.root, parts, added, selected.table.path)
         check_budget(job, parts, selected)
     assert selected is not None  # noqa: S101  # a plan has at least one pass
@@ -165,6 +163,7 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
             *unread_metadata(job),
             *unpacked_archives(job),
             *job.plan.warnings,
+            *job.notes,
             *odd_filters(job.plan, selected),
         ),
     )
@@ -246,61 +245,16 @@ def _index(job: Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
     return indexed
 
 
-def _select(
-    job: Job,
-    parts: tuple[Part, ...],
-    each: Pass,
-    scorers: Sequence[Stage],
-    earlier: work.Selected | None,
-    failing: Sequence[tuple[int, int]],
-) -> work.Selected:
-    """Apply a pass's selection stages, as one unit."""
-    stages = each.selectors
-    columns = sample_schema([stage.adds() for stage in (job.plan.reader, *scorers)])
-    key = fingerprint(
-        "select",
-        _key(parts),
-        [
-            (step.label, job.identities[step.key])
-            for step in each.steps
-            if isinstance(step.stage, SelectStage)
-        ],
-        job.plan.seed,
-        earlier.table.sha256 if earlier else None,
-    )
-    with job.step("select", None, "stages") as step:
-        before = job.ledger.resolve(earlier.table.path) if earlier else None
-        bound = functools.partial(
-            work.select, parts, columns, stages, job.plan.seed, before, failing, job.site, key
-        )
-        selected = _single(job, step, "select", key, work.Selected, bound)
-        step.facts = {"kept": selected.kept, "not kept": selected.indexed - selected.kept}
-    return selected
-
-
-def _single(
-    job: Job, step: Underway, name: str, key: str, kind: type[T], bound: Callable[[Context], T]
-) -> T:
-    """Run one unit, unless the ledger has its result."""
-    found = job.ledger.done(key, kind)
-    if found is None:
-        for done in job.drive(iter([Unit(name=name, work=bound)]), step):
-            found = done.value
-        assert found is not None  # noqa: S101  # drive() yields it or raises
-        job.ledger.commit(key, found)
-    return found
-
-
 def _plan(job: Job, parts: tuple[Part, ...], selected: work.Selected) -> work.Planned:
     """Write the plan tables of the export, as one unit."""
     writer, added = _writer(job), job.plan.added
     key = fingerprint(
-        "plan", selected.table.sha256, _key(parts), job.recipe.plan.writer, str(added)
+        "plan", selected.table.sha256, parts_key(parts), job.recipe.plan.writer, str(added)
     )
     with job.step("plan", None, "shards") as step:
         selection = job.ledger.resolve(selected.table.path)
         bound = functools.partial(work.plan, parts, selection, writer, added, job.site, key)
-        planned = _single(job, step, "plan", key, work.Planned, bound)
+        planned = job.single(step, "plan", key, work.Planned, bound)
         step.facts = {"shards": len(planned.shards)}
     return planned
 
@@ -364,10 +318,10 @@ def _commit(
     """
     folder = Path(_writer(job).output_dir)
     with job.step("commit", None, "files") as step:
-        key = fingerprint("account", selected.table.sha256, _key(parts))
+        key = fingerprint("account", selected.table.sha256, parts_key(parts))
         selection = job.ledger.resolve(selected.table.path)
         bound = functools.partial(work.account, parts, selection, job.site, key)
-        account = _single(job, step, "account", key, work.Accounted, bound)
+        account = job.single(step, "account", key, work.Accounted, bound)
         if account.rows != selected.indexed - selected.kept:
             msg = (
                 f"{account.rows} samples are accounted for as not exported, "
@@ -446,14 +400,6 @@ def _says_empty(selected: work.Selected) -> str:
     dropped = any(r.status == Status.DROPPED for r in selected.reasons)
     way_out = "loosen the recipe" if dropped else "mend the source"
     return f"nothing is left of {selected.indexed} samples: {listed}; {way_out}"
-
-
-def _key(parts: Sequence[Part]) -> list[object]:
-    """Return what identifies the rows and columns of parts, without the folder that they lie in."""
-    return [
-        (Path(part.index).name, part.start, part.stop, [Path(path).name for path in part.families])
-        for part in parts
-    ]
 
 
 def _writer(job: Job) -> ImageWriterStage:

@@ -5,8 +5,9 @@ Each writes its tables into the workspace, whole or not at all, and returns a sm
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,22 +23,20 @@ from pixsieve.export import shard as shard_module
 from pixsieve.export.plan import plan_export
 from pixsieve.export.shard import FileRecord, WrittenShard
 from pixsieve.fingerprint import fingerprint
-from pixsieve.schema import Status
 from pixsieve.scorers.measure import PROBLEM, PROBLEM_DETAIL, Scorer, measure_part
-from pixsieve.select.base import Part, read_parts
+from pixsieve.select.base import Part, collected, read_parts
 from pixsieve.select.decide import decide
 from pixsieve.sources import SourceFiles, index_shard
 from pixsieve.stage import blaming
 from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
+    from collections.abc import Callable, Iterator, Sequence
 
     from pixsieve.engine.units import Context
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.scorers.inspection import InspectOptions
+    from pixsieve.select.base import Scope, Task
     from pixsieve.sources.base import IndexOptions, SourceShard
     from pixsieve.stage import ImageBatch, ScoreStage, SelectStage
 
@@ -114,6 +113,20 @@ class Selected:
     indexed: int
     kept: int
     reasons: tuple[ReasonCount, ...]
+    splits: tuple[str, ...]
+    buckets: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def tables(self) -> tuple[TableRecord, ...]:
+        return (self.table,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """The one file that a piece of work left."""
+
+    table: TableRecord
 
     @property
     def tables(self) -> tuple[TableRecord, ...]:
@@ -223,7 +236,7 @@ def measure(
         inspection: Its fingerprint, and the record of its table if there is one.
         steps: Scorers, and the row-local selection between them.
         options: How to inspect.
-        kept: The selection table of the pass before, and the part's number in it.
+        kept: The selection table of the pass before, and the part's first row in it.
         site: Where to read and to write.
         context: Of the worker.
     """
@@ -244,7 +257,12 @@ def measure(
         for step in steps
     ]
     earlier = [tables.read_table(path) for path in part.families]
-    wanted = None if kept is None else _kept_rows(*kept)
+    wanted = None
+    if kept is not None:
+        selection, first = kept
+        decided = tables.read_rows(selection, first, first + part.rows)
+        wanted = np.asarray(decided["rank"].is_valid().to_numpy(), np.bool_)
+        earlier.append(decided.drop_columns(schema.SELECTION.names))
     with site.files() as files:
         found = measure_part(table, known, loaded, options, files, context.guard, earlier, wanted)
     families = {}
@@ -280,65 +298,70 @@ def _loaded(stage: ScoreStage, context: Context) -> Callable[[ImageBatch], pa.Re
     return loaded
 
 
-def _kept_rows(selection: str, part: int) -> NDArray[np.bool_]:
-    """Return which of a part's rows are kept; a selection table has a row group for each part."""
-    rank = tables.read_row_group(selection, part, ["rank"])["rank"]
-    return np.asarray(rank.is_valid().to_numpy(), np.bool_)
+def collect(
+    parts: Sequence[Part], columns: pa.Schema, site: Site, key: str, context: Context
+) -> Written:
+    """Put the narrow columns of parts into one table."""
+    del context
+    return Written(table=_keep(site.workspace, key, collected(parts, columns)))
+
+
+def run_task(task: Task, site: Site, key: str, context: Context) -> Written:
+    """Do a piece of a selection stage's own work."""
+    del context
+    path = site.workspace.table_path(key)
+    task.work(site.workspace.resolve(path))
+    return Written(table=_recorded(site.workspace, path))
 
 
 def select(
-    parts: Sequence[Part],
-    columns: pa.Schema,
+    scope: Scope,
     stages: Sequence[tuple[str, SelectStage]],
-    seed: int,
-    earlier: str | None,
     failing: Sequence[tuple[int, int]],
+    found: Sequence[str],
     site: Site,
     key: str,
     context: Context,
 ) -> Selected:
-    """Apply a pass's selection stages.
+    """Apply selection stages.
 
     ``failing`` are the column families of the pass with rows that could not be scored, each by its
     place from the end, behind the number of stages before it: what these drop, it does not fail.
+    ``found`` is what the first stage's own tasks left.
     """
     del context
     workspace, done = site.workspace, 0
+    notes: list[str] = []
     for before, family in failing:
-        kept, failed = (
-            workspace.resolve(workspace.table_path(fingerprint(key, family, name)))
-            for name in ("kept", "failed")
-        )
-        decide(parts, columns, stages[done:before], seed, earlier, kept)
-        _fail_unscored(parts, family, kept, failed)
-        done, earlier = before, failed
+        path = workspace.resolve(workspace.table_path(fingerprint(key, family, "failed")))
+        rows = scope.rows(found if done == 0 else ())
+        unscored = functools.partial(_unscored, rows.parts, family)
+        decided = decide(rows, stages[done:before], path, unscored)
+        notes += decided.notes
+        done, scope = before, dataclasses.replace(scope, selection=path)
     path = workspace.table_path(key)
-    found = decide(parts, columns, stages[done:], seed, earlier, workspace.resolve(path))
+    rows = scope.rows(found if done == 0 else ())
+    decided = decide(rows, stages[done:], workspace.resolve(path))
     return Selected(
         table=_recorded(workspace, path),
-        indexed=found.indexed,
-        kept=found.kept,
+        indexed=decided.indexed,
+        kept=decided.kept,
         reasons=tuple(
             ReasonCount(stage=stage, status=status, reason=reason, count=count)
-            for (stage, status, reason), count in sorted(found.reasons.items())
+            for (stage, status, reason), count in sorted(decided.reasons.items())
         ),
+        splits=decided.splits,
+        buckets=decided.buckets,
+        notes=(*notes, *decided.notes),
     )
 
 
-def _fail_unscored(parts: Sequence[Part], family: int, earlier: str, path: str) -> None:
-    """Write a selection table anew, in which the kept rows that could not be scored are failed."""
-    with tables.table_writer(LocalStorage(), path, schema.SELECTION) as writer:
-        for number, part in enumerate(parts):
-            found = tables.read_row_group(earlier, number).to_pydict()
-            problems = tables.read_table(part.families[family], [PROBLEM, PROBLEM_DETAIL])
-            for row, (problem, detail) in enumerate(
-                zip(*problems.to_pydict().values(), strict=True)
-            ):
-                if problem is not None and found["rank"][row] is not None:
-                    found["status"][row], found["stage"][row] = Status.FAILED, "inspect"
-                    found["reason"][row], found["rank"][row] = problem, None
-                    found["evidence"][row] = json.dumps({"detail": detail})
-            writer.write_table(pa.table(found, schema=schema.SELECTION))
+def _unscored(parts: Sequence[Part], family: int) -> Iterator[pa.Table]:
+    """Yield of each part why its rows could not be scored."""
+    for part in parts:
+        read = tables.read_table(part.families[family], [PROBLEM, PROBLEM_DETAIL])
+        names = {PROBLEM: "problem", PROBLEM_DETAIL: "problem_detail"}
+        yield read.rename_columns([names[name] for name in read.column_names])
 
 
 def plan(
@@ -410,11 +433,12 @@ def account(
         LocalStorage(), site.workspace.resolve(path), schema.DROPPED, tables.DATASET
     ) as writer:
         columns = [name for name in schema.DROPPED.names if name in schema.SAMPLE.names]
-        for number, (part, table) in enumerate(zip(parts, read_parts(parts, columns), strict=True)):
-            verdicts = tables.read_row_group(selection, number)
+        told = ["status", "stage", "reason", "evidence", "duplicate_of"]
+        runs = tables.runs_of_rows(selection, [part.rows for part in parts], [*told, "rank"])
+        for part, table, verdicts in zip(parts, read_parts(parts, columns), runs, strict=True):
             _digest(digests, part)
             gone = verdicts["rank"].is_null()
-            for name in ("status", "stage", "reason", "evidence", "duplicate_of"):
+            for name in told:
                 table = table.append_column(name, verdicts[name])  # noqa: PLW2901  # one table, growing
             lost.append(table.filter(gone).select(schema.DROPPED.names).cast(schema.DROPPED))
             rows += len(lost[-1])

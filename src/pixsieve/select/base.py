@@ -7,9 +7,11 @@ writes down, for every row, where it ended and why.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,11 +20,11 @@ from pixsieve import schema
 from pixsieve.storage import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-BATCH_ROWS = 16_384
+BATCH_ROWS = 65_536
 """Rows that a stage is handed at a time; memory follows it, not the dataset."""
 
 FROM_INDEX = {
@@ -34,6 +36,17 @@ FROM_INDEX = {
     "class_name": "class_name",
 }
 """Where the columns of SAMPLE that locating gives are found in an index table."""
+
+PROBLEMS = pa.schema(
+    [
+        pa.field("problem", pa.string()),
+        pa.field("problem_detail", pa.string()),
+        pa.field("located", pa.bool_()),
+    ]
+)
+"""What else is known of every row: why it failed, if it did, and whether locating it succeeded."""
+
+_WIDE_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +74,21 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """The narrow columns of a run of parts in one table, quick to read again.
+
+    Attributes:
+        path: Of the table.
+        parts: How many parts it covers.
+        rows: How many rows these have.
+    """
+
+    path: str
+    parts: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Neighbouring rows.
 
@@ -82,6 +110,11 @@ class Verdicts:
         evidence: JSON objects, one for each dropped row: the values that decided.
         duplicate_of: The kept sample's image_id for each dropped row, or ``None``.
         order: For every row a sort key, uint64; rows with equal keys stay in index order.
+        split: For every row the name of its split. A dictionary array says in which order splits
+            come; else they come by name.
+        bucket: For every row the name of its bucket; a shard holds one bucket alone.
+        columns: For every row what the stage adds, by the names of its ``adds()``.
+        notes: Lines for the run's report.
     """
 
     drop: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -89,6 +122,10 @@ class Verdicts:
     evidence: pa.Array | None = None
     duplicate_of: pa.Array | None = None
     order: NDArray[np.uint64] | None = None
+    split: pa.Array | None = None
+    bucket: pa.Array | None = None
+    columns: Mapping[str, pa.Array | pa.ChunkedArray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Rows:
@@ -98,24 +135,44 @@ class Rows:
         kept: For every row whether it is kept so far. Stages read it; only the engine changes it.
         seed: The run's seed.
         columns: The schema of the columns that can be asked for.
+        found: Paths of the files that the last of a stage's own rounds of tasks left.
     """
 
     def __init__(
-        self, parts: Sequence[Part], columns: pa.Schema, kept: NDArray[np.bool_], seed: int
+        self,
+        parts: Sequence[Part],
+        columns: pa.Schema,
+        kept: NDArray[np.bool_],
+        seed: int,
+        *,
+        chunks: Sequence[Chunk] = (),
+        selection: str | None = None,
+        found: Sequence[str] = (),
     ) -> None:
         self.parts = tuple(parts)
         self.columns = columns
         self.kept = kept
         self.seed = seed
+        self.chunks = tuple(chunks)
+        self.selection = selection
+        self.found = tuple(found)
+        self.decided: dict[str, pa.ChunkedArray] = {}
+        self._ends = np.cumsum([part.rows for part in self.parts], dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self.kept)
 
-    def batches(self, columns: Sequence[str]) -> Iterator[Batch]:
-        """Yield all rows in order, at least :data:`BATCH_ROWS` at a time but for the last."""
+    def batches(
+        self, columns: Sequence[str], start: int = 0, stop: int | None = None
+    ) -> Iterator[Batch]:
+        """Yield the rows from ``start`` to before ``stop``, in order.
+
+        A batch has :data:`BATCH_ROWS` rows or a little more, the last one what is left.
+        """
+        stop = len(self) if stop is None else min(stop, len(self))
         waiting: list[pa.Table] = []
-        first = count = 0
-        for table in read_parts(self.parts, columns):
+        first, count = start, 0
+        for table in self._tables(columns, start, stop):
             waiting.append(table)
             count += len(table)
             if count >= BATCH_ROWS:
@@ -127,45 +184,208 @@ class Rows:
     def take(self, numbers: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
         """Return the named columns of the rows with these ascending numbers."""
         found = []
-        for batch in self.batches(columns):
-            inside = numbers[
-                (numbers >= batch.first) & (numbers < batch.first + len(batch.columns))
-            ]
-            if len(inside):
-                found.append(batch.columns.take(pa.array(inside - batch.first)))
+        for run in _runs(numbers):
+            for batch in self.batches(columns, int(run[0]), int(run[-1]) + 1):
+                low, high = np.searchsorted(run, (batch.first, batch.first + len(batch.columns)))
+                if high > low:
+                    found.append(batch.columns.take(pa.array(run[low:high] - batch.first)))
         if not found:
-            return pa.schema([self.columns.field(name) for name in columns]).empty_table()
-        return pa.concat_tables(found)
+            return pa.schema(
+                [
+                    (PROBLEMS if name in PROBLEMS.names else self.columns).field(name)
+                    for name in columns
+                ]
+            ).empty_table()
+        return pa.concat_tables(found).combine_chunks()
+
+    def _tables(self, columns: Sequence[str], start: int, stop: int) -> Iterator[pa.Table]:
+        """Yield the columns of the rows from ``start`` to ``stop``, in pieces."""
+        names = tuple(dict.fromkeys(columns))
+        decided = [name for name in names if name in self.decided]
+        earlier = [name for name in self._selected() if name in names and name not in decided]
+        stored = [name for name in names if name not in decided and name not in earlier]
+        for first, read in self._pieces(stored or ["image_id"], start, stop):
+            table = read
+            for name in decided:
+                table = table.append_column(name, self.decided[name].slice(first, len(read)))
+            if earlier and self.selection is not None:
+                more = tables.read_rows(self.selection, first, first + len(read), earlier)
+                for name in earlier:
+                    table = table.append_column(name, more[name])
+            yield table.select(names)
+
+    def _selected(self) -> tuple[str, ...]:
+        """Return the columns that selection stages of earlier passes added."""
+        if self.selection is None:
+            return ()
+        return tuple(
+            name
+            for name in tables.schema_of(self.selection).names
+            if name not in schema.SELECTION.names
+        )
+
+    def _pieces(
+        self, names: Sequence[str], start: int, stop: int
+    ) -> Iterator[tuple[int, pa.Table]]:
+        """Yield (number of the first row, the stored columns), piece by piece."""
+        narrow = bool(self.chunks) and not set(names) - set(
+            tables.schema_of(self.chunks[0].path).names
+        )
+        if narrow:
+            first = 0
+            for chunk in self.chunks:
+                low, high = max(start - first, 0), min(stop - first, chunk.rows)
+                if low < high:
+                    read = tables.read_table(chunk.path, names)
+                    yield first + low, read.slice(low, high - low)
+                first += chunk.rows
+            return
+        from_part = int(np.searchsorted(self._ends, start, side="right"))
+        to_part = int(np.searchsorted(self._ends, stop, side="left")) + 1
+        parts = self.parts[from_part:to_part]
+        first = int(self._ends[from_part - 1]) if from_part else 0
+        for part, read in zip(parts, read_parts(parts, names), strict=True):
+            low, high = max(start - first, 0), min(stop - first, part.rows)
+            if low < high:
+                yield first + low, read.slice(low, high - low)
+            first += part.rows
 
     def _batch(self, first: int, waiting: list[pa.Table]) -> Batch:
         columns = pa.concat_tables(waiting)
         return Batch(first=first, columns=columns, kept=self.kept[first : first + len(columns)])
 
 
+_NEAR_ROWS = 4 * BATCH_ROWS
+
+
+def _runs(numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Yield ascending numbers in runs without large gaps: what lies in a gap need not be read."""
+    if len(numbers):
+        yield from np.split(numbers, np.flatnonzero(np.diff(numbers) > _NEAR_ROWS) + 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """The table that a selection stage's own tasks work on, small enough to be sent to a worker.
+
+    Attributes:
+        listing: Path of the list of parts and chunks.
+        columns: The columns that can be asked for.
+        selection: Path of what was decided before; ``None`` if nothing was.
+        seed: The run's seed.
+    """
+
+    listing: str
+    columns: pa.Schema
+    selection: str | None
+    seed: int
+
+    def rows(self, found: Sequence[str] = ()) -> Rows:
+        """Return the rows, of which those are kept that nothing has dropped and that are sound."""
+        parts, chunks = read_listing(self.listing)
+        count = sum(part.rows for part in parts)
+        rows = Rows(
+            parts,
+            self.columns,
+            np.zeros(count, np.bool_),
+            self.seed,
+            chunks=chunks,
+            selection=self.selection,
+            found=found,
+        )
+        if self.selection is not None:
+            ranks = tables.read_table(self.selection, ["rank"])["rank"]
+            rows.kept[:] = ranks.is_valid().to_numpy()
+        else:
+            for batch in rows.batches(("problem",)):
+                batch.kept[:] = batch.columns["problem"].is_null().to_numpy()
+        return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A piece of a stage's work that any worker can do.
+
+    Attributes:
+        name: For progress and messages; unlike the others of its round.
+        work: Called with the path of the one file that it must write, whole or not at all.
+    """
+
+    name: str
+    work: Callable[[str], None]
+
+
+class _Listing(msgspec.Struct):
+    parts: tuple[Part, ...]
+    chunks: tuple[Chunk, ...]
+
+
+def listing_bytes(parts: Sequence[Part], chunks: Sequence[Chunk]) -> bytes:
+    """Return the content of the file that :attr:`Scope.listing` names."""
+    return msgspec.json.encode(_Listing(tuple(parts), tuple(chunks)))
+
+
+@functools.lru_cache(maxsize=1)
+def read_listing(path: str) -> tuple[tuple[Part, ...], tuple[Chunk, ...]]:
+    """Return the parts and chunks that a list names."""
+    with open(path, "rb") as file:  # noqa: PTH123  # a path of the working state
+        found = msgspec.json.decode(file.read(), type=_Listing)
+    return found.parts, found.chunks
+
+
 def read_parts(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the named sample columns of each part.
+    """Yield the named columns of each part: those of samples, and of :data:`PROBLEMS`.
 
     Each index table is read once for all of its parts.
     """
     wanted = dict.fromkeys(columns)
+    failing = [name for name in wanted if name in PROBLEMS.names]
     from_index = [name for name in wanted if name in FROM_INDEX]
     index_path = ""
     index = pa.table({})
     for part in parts:
         if part.index != index_path:
             index_path = part.index
-            names = [FROM_INDEX[name] for name in from_index] or ["image_id"]
-            index = tables.read_table(part.index, names)
+            names = [FROM_INDEX[name] for name in from_index]
+            names += ["problem", "problem_detail"] if failing else []
+            index = tables.read_table(part.index, names or ["image_id"])
         sliced = index.slice(part.start, part.rows)
         found = {name: sliced[FROM_INDEX[name]] for name in from_index}
-        missing = [name for name in wanted if name not in found]
-        for path in part.families:
-            if not missing:
+        missing = [name for name in wanted if name not in found and name not in failing]
+        for number, path in enumerate(part.families):
+            asked = [*missing, *(PROBLEMS.names[:2] if failing and number == 0 else ())]
+            if not asked:
                 break
-            family = tables.read_table(path)
+            family = tables.read_table(path, asked)
+            if failing and number == 0:
+                found |= _problems(sliced, family)
             found |= {name: family[name] for name in missing if name in family.column_names}
             missing = [name for name in missing if name not in found]
         yield pa.table({name: found[name] for name in wanted})
+
+
+def _problems(index: pa.Table, inspection: pa.Table) -> dict[str, pa.ChunkedArray]:
+    """Return the columns of PROBLEMS: a sample that could not be located was not read, either."""
+    names = PROBLEMS.names[:2]
+    found = {name: pc.coalesce(index[name], inspection[name]) for name in names}
+    return {**found, "located": pc.is_null(index["problem"])}
+
+
+def collected(parts: Sequence[Part], columns: pa.Schema) -> pa.Table:
+    """Return the narrow columns of parts in one table: what a :class:`Chunk` holds."""
+    narrow = [field for field in columns if not _is_wide(field.type)]
+    wanted = pa.schema([*narrow, *PROBLEMS])
+    found = [table.cast(wanted) for table in read_parts(parts, wanted.names)]
+    return pa.concat_tables(found).combine_chunks() if found else wanted.empty_table()
+
+
+def _is_wide(kind: pa.DataType) -> bool:
+    """Tell whether values are vectors or pictures, of which a copy would cost too much."""
+    if pa.types.is_fixed_size_binary(kind):
+        return bool(kind.byte_width > _WIDE_BYTES)
+    return bool(
+        pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    )
 
 
 def sample_schema(added: Sequence[pa.Schema]) -> pa.Schema:
@@ -181,7 +401,5 @@ def sample_schema(added: Sequence[pa.Schema]) -> pa.Schema:
 
 def failed_rows(part: Part) -> pa.Table:
     """Return ``problem`` and ``problem_detail`` of a part, from locating or else from reading."""
-    names = ["problem", "problem_detail"]
-    located = tables.read_table(part.index, names).slice(part.start, part.rows)
-    read = tables.read_table(part.families[0], names)
-    return pa.table({name: pc.coalesce(located[name], read[name]) for name in names})
+    (found,) = read_parts([part], PROBLEMS.names[:2])
+    return found

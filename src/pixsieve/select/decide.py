@@ -4,86 +4,103 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pixsieve import schema
 from pixsieve.errors import PlanError
 from pixsieve.schema import Status
-from pixsieve.select.base import Rows, Verdicts, failed_rows
+from pixsieve.select.base import Verdicts
 from pixsieve.stage import blaming
 from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from pixsieve.select.base import Part
+    from pixsieve.select.base import Rows
     from pixsieve.stage import SelectStage
 
+Outcome = tuple[str, str | None, str | None]
+"""Status, stage and reason."""
 Reason = tuple[str, str, str]
 """Stage, status and reason."""
+
+_KEPT: Outcome = (Status.KEPT, None, None)
+_WORDS = ("split", "bucket")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """How many samples ended where, over all passes so far."""
+    """How many samples ended where, over all passes so far.
+
+    ``splits`` and ``buckets`` are the names of those, in their order; ``notes`` what the stages had
+    to say.
+    """
 
     indexed: int
     kept: int
     reasons: Counter[Reason]
+    splits: tuple[str, ...]
+    buckets: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _State:
+    """What is decided so far: for each row a number in ``outcomes``, 0 for kept."""
+
+    codes: NDArray[np.int16]
+    outcomes: list[Outcome]
+    keys: NDArray[np.uint64] | None = None
+    words: dict[str, pa.DictionaryArray] = field(default_factory=dict)
+    told: list[Verdicts] = field(default_factory=list)
 
 
 def decide(
-    parts: Sequence[Part],
-    columns: pa.Schema,
+    rows: Rows,
     stages: Sequence[tuple[str, SelectStage]],
-    seed: int,
-    earlier: str | None,
     path: str,
+    failed: Callable[[], Iterator[pa.Table]] | None = None,
 ) -> Decided:
     """Apply the stages in order and write the selection table to ``path``.
 
     Args:
-        parts: All indexed rows.
-        columns: The columns that stages see.
+        rows: All indexed rows; ``rows.selection`` is the table of what was decided before.
         stages: (label, stage), in the order of the pipeline.
-        seed: The run's seed.
-        earlier: The selection table of the pass before; ``None`` in the first pass.
-        path: Where the new table goes: :data:`pixsieve.schema.SELECTION`.
+        path: Where the new table goes: :data:`pixsieve.schema.SELECTION`, and what stages add.
+        failed: Yields, piece by piece, ``problem`` and ``problem_detail`` of rows that a scorer
+            could not score: those that are still kept behind the stages have failed.
 
     Raises:
         RunError: a user's own stage failed; the message has the line.
         PlanError: a stage's verdicts are not what :class:`~pixsieve.select.base.Verdicts` says.
     """
-    kept, keys = _start(parts, earlier)
-    rows = Rows(parts, columns, kept, seed)
-    verdicts: list[tuple[str, Verdicts]] = []
+    kept = rows.kept
+    state = _start(rows)
     for label, stage in stages:
         kept.flags.writeable = False  # stages only read it
         with blaming(stage):
             verdict = stage.decide(rows)
         kept.flags.writeable = True
-        if fault := _fault(verdict, kept):
+        if fault := _fault(verdict, stage, kept):
             msg = f"{label}: {fault}; mend its decide()"
             raise PlanError(msg)
-        kept[verdict.drop] = False
-        keys = keys if verdict.order is None else verdict.order
-        verdicts.append((label, verdict))
+        _apply(state, label, verdict, rows)
+    unscored = _unscored(state, rows, failed)
+    ranks = _ranks(kept, state.keys)
+    writer = _Writer(rows, state, ranks, unscored)
+    writer.write(path)
+    counts = np.bincount(state.codes, minlength=len(state.outcomes)).tolist()
     reasons: Counter[Reason] = Counter()
-    ranks = _ranks(kept, keys)
-    with tables.table_writer(LocalStorage(), path, schema.SELECTION) as writer:
-        for batch in _batches(parts, earlier, verdicts, ranks):
-            writer.write_table(batch)
-            for reason in zip(
-                *(batch[name].to_pylist() for name in ("stage", "status", "reason")), strict=True
-            ):
-                if reason[1] != Status.KEPT:
-                    reasons[reason] += 1
+    for (status, stage_, reason), number in zip(state.outcomes[1:], counts[1:], strict=True):
+        if number:
+            reasons[str(stage_), status, str(reason)] += number
     count = int(kept.sum())
     if len(rows) != count + sum(reasons.values()):
         msg = (
@@ -91,10 +108,57 @@ def decide(
             "this is an error in pixsieve"
         )
         raise AssertionError(msg)
-    return Decided(indexed=len(rows), kept=count, reasons=reasons)
+    return Decided(
+        indexed=len(rows),
+        kept=count,
+        reasons=reasons,
+        splits=_names(state.words.get("split")),
+        buckets=_names(state.words.get("bucket")),
+        notes=tuple(
+            f"{label}: {note}"
+            for (label, _), verdict in zip(stages, state.told, strict=True)
+            for note in verdict.notes
+        ),
+    )
 
 
-def _fault(verdict: object, kept: NDArray[np.bool_]) -> str | None:
+def _apply(state: _State, label: str, verdict: Verdicts, rows: Rows) -> None:
+    """Take over what a stage decided."""
+    rows.kept[verdict.drop] = False
+    if len(verdict.drop):
+        state.codes[verdict.drop] = _code(state, (Status.DROPPED, label, verdict.reason))
+    if verdict.order is not None:
+        state.keys = verdict.order
+    for name in _WORDS:
+        given = getattr(verdict, name)
+        if given is not None:
+            state.words[name] = _as_words(given)
+    for name, column in verdict.columns.items():
+        rows.decided[name] = pa.chunked_array(column) if isinstance(column, pa.Array) else column
+    state.told.append(verdict)
+
+
+def _code(state: _State, outcome: Outcome) -> int:
+    if outcome not in state.outcomes:
+        state.outcomes.append(outcome)
+    return state.outcomes.index(outcome)
+
+
+def _as_words(column: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+    """Return text as a dictionary array; where it is none yet, its values come by name."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    if not pa.types.is_dictionary(column.type):
+        names = pc.unique(column).drop_null().sort()
+        column = pa.DictionaryArray.from_arrays(pc.index_in(column, names), names)
+    return column.cast(pa.dictionary(pa.int16(), pa.string()))
+
+
+def _names(words: pa.DictionaryArray | None) -> tuple[str, ...]:
+    return () if words is None else tuple(words.dictionary.to_pylist())
+
+
+def _fault(verdict: object, stage: SelectStage, kept: NDArray[np.bool_]) -> str | None:
     """Say what is wrong with a stage's verdicts, if anything."""
     if not isinstance(verdict, Verdicts):
         return f"it returned a {type(verdict).__name__}, expected Verdicts"
@@ -112,19 +176,66 @@ def _fault(verdict: object, kept: NDArray[np.bool_]) -> str | None:
             return f"{name} has {len(column)} rows, {len(drop)} are dropped"
     if order is not None and (order.dtype != np.uint64 or order.shape != kept.shape):
         return f"order is {order.dtype} of shape {order.shape}, expected uint64 of {kept.shape}"
+    given = {"split": verdict.split, "bucket": verdict.bucket, **verdict.columns}
+    for name, column in given.items():
+        if column is not None and len(column) != len(kept):
+            return f"{name} has {len(column)} rows, expected {len(kept)}"
+    declared = {field.name: field.type for field in stage.adds()}
+    answered = {name: column.type for name, column in verdict.columns.items()}
+    if declared != answered:
+        return f"it gave the columns {answered}, its adds() says {declared}"
     return None
 
 
-def _start(
-    parts: Sequence[Part], earlier: str | None
-) -> tuple[NDArray[np.bool_], NDArray[np.uint64] | None]:
-    """Return which rows are kept before the pass, and the order that an earlier pass gave them."""
-    if earlier is not None:
-        rank = tables.read_table(earlier, ["rank"])["rank"]
-        numbers = rank.fill_null(-1).to_numpy()
-        return numbers >= 0, numbers.astype(np.uint64)
-    kept = [failed_rows(part)["problem"].is_null().to_numpy() for part in parts]
-    return np.concatenate(kept) if kept else np.empty(0, np.bool_), None
+def _start(rows: Rows) -> _State:
+    """Return what was decided before the pass."""
+    codes = np.zeros(len(rows), np.int16)
+    state = _State(codes=codes, outcomes=[_KEPT])
+    if rows.selection is None:
+        first = 0
+        for batch in rows.batches(("problem", "located")):
+            problem, located = batch.columns["problem"], batch.columns["located"]
+            for at in np.flatnonzero(problem.is_valid()):
+                step = "inspect" if located[at].as_py() else "index"
+                outcome = (Status.FAILED, step, problem[at].as_py())
+                codes[batch.first + at] = _code(state, outcome)
+            first += len(batch.columns)
+        return state
+    found = tables.read_table(rows.selection)
+    for name in _WORDS:
+        if found[name].null_count < len(found):
+            state.words[name] = _as_words(found[name].combine_chunks())
+    triples = [
+        pc.fill_null(pc.cast(found[name], pa.string()), "")
+        for name in ("status", "stage", "reason")
+    ]
+    joined = pc.binary_join_element_wise(*triples, "\0").combine_chunks().dictionary_encode()
+    meaning = []
+    for text in joined.dictionary.to_pylist():
+        status, stage, reason = text.split("\0")
+        meaning.append(_code(state, (status, stage or None, reason or None)))
+    codes[:] = np.array(meaning, np.int16)[joined.indices.to_numpy()] if len(rows) else 0
+    ranks = found["rank"].fill_null(0).to_numpy()
+    state.keys = ranks.astype(np.uint64)
+    return state
+
+
+def _unscored(
+    state: _State, rows: Rows, failed: Callable[[], Iterator[pa.Table]] | None
+) -> dict[int, str]:
+    """Fail the kept rows that could not be scored; return the evidence of each."""
+    evidence: dict[int, str] = {}
+    first = 0
+    for table in failed() if failed else ():
+        problem, detail = table["problem"], table["problem_detail"]
+        for at in np.flatnonzero(problem.is_valid()).tolist():
+            if rows.kept[first + at]:
+                rows.kept[first + at] = False
+                outcome = (Status.FAILED, "inspect", problem[at].as_py())
+                state.codes[first + at] = _code(state, outcome)
+                evidence[first + at] = json.dumps({"detail": detail[at].as_py()})
+        first += len(table)
+    return evidence
 
 
 def _ranks(kept: NDArray[np.bool_], keys: NDArray[np.uint64] | None) -> NDArray[np.int64]:
@@ -137,58 +248,110 @@ def _ranks(kept: NDArray[np.bool_], keys: NDArray[np.uint64] | None) -> NDArray[
     return ranks
 
 
-def _batches(
-    parts: Sequence[Part],
-    earlier: str | None,
-    verdicts: Sequence[tuple[str, Verdicts]],
-    ranks: NDArray[np.int64],
-) -> Iterator[pa.Table]:
-    """Yield the selection table part by part."""
-    first = 0
-    for number, part in enumerate(parts):
-        stop = first + part.rows
-        if earlier is None:
-            found = _failed(part)
+class _Writer:
+    """Writes a selection table in runs of :data:`pixsieve.storage.tables.ROW_GROUP` rows."""
+
+    def __init__(
+        self, rows: Rows, state: _State, ranks: NDArray[np.int64], unscored: dict[int, str]
+    ) -> None:
+        self._rows = rows
+        self._state = state
+        self._ranks = ranks
+        self._unscored = unscored
+        added = [pa.field(name, column.type) for name, column in sorted(rows.decided.items())]
+        earlier = [] if rows.selection is None else tables.schema_of(rows.selection)
+        known = {*schema.SELECTION.names, *rows.decided}
+        self._kept_columns = [field for field in earlier if field.name not in known]
+        self._schema = pa.schema([*schema.SELECTION, *self._kept_columns, *added])
+        words = [each for column in zip(*state.outcomes, strict=True) for each in column]
+        self._dictionary = pa.array(sorted({word for word in words if word}), pa.string())
+        at = {word: number for number, word in enumerate(self._dictionary.to_pylist())}
+        self._word = [
+            pa.array([None if word is None else at[word] for word in column], pa.int16())
+            for column in zip(*state.outcomes, strict=True)
+        ]
+
+    def write(self, path: str) -> None:
+        with tables.table_writer(LocalStorage(), path, self._schema, tables.SELECTION) as writer:
+            for start in range(0, len(self._rows), tables.ROW_GROUP):
+                stop = min(start + tables.ROW_GROUP, len(self._rows))
+                writer.write_table(self._run(start, stop))
+
+    def _run(self, start: int, stop: int) -> pa.Table:
+        """Return the rows from ``start`` to before ``stop``."""
+        codes = pa.array(self._state.codes[start:stop])
+        ranks = self._ranks[start:stop]
+        evidence, twin = self._told(start, stop)
+        found: dict[str, pa.Array | pa.ChunkedArray] = {
+            name: pa.DictionaryArray.from_arrays(words.take(codes), self._dictionary)
+            for name, words in zip(("status", "stage", "reason"), self._word, strict=True)
+        }
+        found |= {"evidence": evidence, "duplicate_of": twin}
+        for name in _WORDS:
+            words = self._state.words.get(name)
+            found[name] = pa.nulls(stop - start, self._schema.field(name).type)
+            if words is not None:
+                gone = pa.array(ranks < 0)
+                part = words.slice(start, stop - start)
+                indices = pc.if_else(gone, pa.scalar(None, pa.int16()), part.indices)
+                found[name] = pa.DictionaryArray.from_arrays(indices, words.dictionary)
+        found["rank"] = pa.array(ranks, mask=ranks < 0)
+        if self._kept_columns:
+            assert self._rows.selection is not None  # noqa: S101  # that is where they are from
+            names = [field.name for field in self._kept_columns]
+            earlier = tables.read_rows(self._rows.selection, start, stop, names)
+            found |= {name: earlier[name] for name in names}
+        found |= {
+            name: column.slice(start, stop - start) for name, column in self._rows.decided.items()
+        }
+        return pa.table([found[field.name] for field in self._schema], schema=self._schema)
+
+    def _told(self, start: int, stop: int) -> tuple[pa.Array, pa.Array]:
+        """Return evidence and duplicate_of: of earlier passes, of what failed, of the stages."""
+        count = stop - start
+        pieces: list[tuple[NDArray[np.int64], pa.Array, pa.Array]] = []
+        if self._rows.selection is not None:
+            names = ["evidence", "duplicate_of"]
+            earlier = tables.read_rows(self._rows.selection, start, stop, names).combine_chunks()
+            told = np.flatnonzero(
+                pc.or_(earlier["evidence"].is_valid(), earlier["duplicate_of"].is_valid())
+            )
+            pieces.append((told, *(_array(earlier[name]).take(pa.array(told)) for name in names)))
         else:
-            found = tables.read_row_group(earlier, number).to_pydict()
-        for label, verdict in verdicts:
-            low, high = np.searchsorted(verdict.drop, (first, stop))
-            for at in range(low, high):
-                row = int(verdict.drop[at]) - first
-                found["status"][row] = Status.DROPPED
-                found["stage"][row] = label
-                found["reason"][row] = verdict.reason
-                if verdict.evidence is not None:
-                    found["evidence"][row] = verdict.evidence[at].as_py()
-                if verdict.duplicate_of is not None:
-                    found["duplicate_of"][row] = verdict.duplicate_of[at].as_py()
-        found["row"] = list(range(first, stop))
-        found["rank"] = [None if rank < 0 else rank for rank in ranks[first:stop].tolist()]
-        yield pa.table(
-            [pa.array(found[field.name], field.type) for field in schema.SELECTION],
-            schema=schema.SELECTION,
+            pieces.append(self._failed(start, stop))
+        for verdict in self._state.told:
+            low, high = np.searchsorted(verdict.drop, (start, stop))
+            size = int(high - low)
+            columns = (
+                pa.nulls(size, pa.string())
+                if column is None
+                else _array(column).slice(low, size).cast(pa.string())
+                for column in (verdict.evidence, verdict.duplicate_of)
+            )
+            pieces.append((verdict.drop[low:high] - start, *columns))
+        late = sorted(row for row in self._unscored if start <= row < stop)
+        lines = pa.array([self._unscored[row] for row in late], pa.string())
+        numbers = np.array(late, np.int64) - start
+        pieces.append((numbers, lines, pa.nulls(len(late), pa.string())))
+        at = np.full(count, -1, np.int64)
+        at[np.concatenate([piece[0] for piece in pieces])] = np.arange(
+            sum(len(piece[0]) for piece in pieces)
         )
-        first = stop
+        take = pa.array(at, mask=at < 0)
+        return tuple(
+            pa.concat_arrays([piece[number] for piece in pieces]).take(take) for number in (1, 2)
+        )
+
+    def _failed(self, start: int, stop: int) -> tuple[NDArray[np.int64], pa.Array, pa.Array]:
+        """Return the evidence of what could not be located or read."""
+        statuses = [status == Status.FAILED for status, _, _ in self._state.outcomes]
+        failed = np.array(statuses)[self._state.codes[start:stop]]
+        numbers = np.flatnonzero(failed)
+        numbers = numbers[[start + n not in self._unscored for n in numbers.tolist()]]
+        details = self._rows.take(numbers + start, ("problem_detail",))["problem_detail"]
+        lines = [json.dumps({"detail": detail}) for detail in details.to_pylist()]
+        return numbers, pa.array(lines, pa.string()), pa.nulls(len(numbers), pa.string())
 
 
-def _failed(part: Part) -> dict[str, list[object]]:
-    """Return the columns of a part in which nothing is decided yet but what failed."""
-    located = tables.read_table(part.index, ["image_id", "problem"]).slice(part.start, part.rows)
-    problems = failed_rows(part)
-    problem = problems["problem"].to_pylist()
-    details = problems["problem_detail"].to_pylist()
-    in_index = located["problem"].to_pylist()
-    steps = ["index" if found else "inspect" for found in in_index]
-    nothing: list[object] = [None] * part.rows
-    return {
-        "image_id": located["image_id"].to_pylist(),
-        "status": [Status.FAILED if found else Status.KEPT for found in problem],
-        "stage": [step if found else None for step, found in zip(steps, problem, strict=True)],
-        "reason": list(problem),
-        "evidence": [
-            json.dumps({"detail": detail}) if found else None
-            for found, detail in zip(problem, details, strict=True)
-        ],
-        "duplicate_of": list(nothing),
-        "split": list(nothing),
-    }
+def _array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pixsieve.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from pixsieve.storage.base import Storage
 
@@ -33,6 +33,12 @@ WORKING: Mapping[str, object] = {
 }
 """For tables of the working state: many small ones, for which zstd and dictionaries cost four
 times as much."""
+SELECTION: Mapping[str, object] = {
+    "compression": "lz4",
+    "use_dictionary": ["status", "stage", "reason", "split", "bucket"],
+    "write_statistics": False,
+}
+"""For selection tables: long ones, with a few columns of few words."""
 _ALWAYS = {"version": "2.6", "store_schema": True}
 ROW_GROUP = 65_536
 """Rows per row group of long tables."""
@@ -57,25 +63,58 @@ def table_writer(
         yield writer
 
 
-def read_row_group(path: str, number: int, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read one row group, or the named columns of it; errors as :func:`read_table`."""
-    try:
-        with pa.OSFile(path) as data, pq.ParquetFile(data, pre_buffer=False) as file:
-            return file.read_row_group(number, columns, use_threads=False)
-    except (OSError, pa.ArrowException) as error:
-        msg = f"cannot read row group {number} of the table {path}: {error}"
-        raise StorageError(msg) from error
-
-
 def read_table(path: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or the named columns of it.
+    """Read a table, or those of the named columns that it has, in its order.
 
     Raises:
         StorageError: the file is missing or damaged. The working state can always be made anew.
     """
+    with _opened(path) as file:
+        return file.read(columns, use_threads=False)
+
+
+def read_rows(path: str, start: int, stop: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read the rows from ``start`` to before ``stop`` of a long table; errors as above."""
+    with _opened(path) as file:
+        groups = list(range(start // ROW_GROUP, -(-stop // ROW_GROUP)))
+        found = file.read_row_groups(groups, columns, use_threads=False)
+        return found.slice(start - start // ROW_GROUP * ROW_GROUP, stop - start)
+
+
+def runs_of_rows(
+    path: str, lengths: Iterable[int], columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Yield the rows of a long table in runs of these lengths; errors as above."""
+    with _opened(path) as file:
+        groups = iter(range(file.num_row_groups))
+        names = file.schema_arrow.names
+        nothing = file.schema_arrow.empty_table()
+        waiting = nothing.select([name for name in names if columns is None or name in columns])
+        for length in lengths:
+            while len(waiting) < length:
+                group = next(groups, None)
+                if group is None:
+                    msg = f"the table {path} ends too early; run the recipe again"
+                    raise StorageError(msg)
+                read = file.read_row_group(group, columns, use_threads=False)
+                waiting = pa.concat_tables([waiting, read]) if len(waiting) else read
+            yield waiting.slice(0, length)
+            waiting = waiting.slice(length)
+
+
+def schema_of(path: str) -> pa.Schema:
+    """Return the columns of a table; errors as above."""
+    with _opened(path) as file:
+        return file.schema_arrow
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[pq.ParquetFile]:
     try:
         with pa.OSFile(path) as data, pq.ParquetFile(data, pre_buffer=False) as file:
-            return file.read(columns, use_threads=False)
+            yield file
+    except StorageError:
+        raise
     except (OSError, pa.ArrowException) as error:
         msg = f"cannot read the table {path}: {error}"
         raise StorageError(msg) from error

@@ -6,17 +6,19 @@ import hashlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from pixsieve import schema
-from pixsieve.select.base import FROM_INDEX, Part, Rows, failed_rows, sample_schema
+from pixsieve.fingerprint import fingerprint
+from pixsieve.select.base import FROM_INDEX, Part, Scope, listing_bytes, sample_schema
 from pixsieve.sources.base import image_id
 from pixsieve.storage import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
+
+    from pixsieve.select.base import Rows
 
 NO_COLUMNS = pa.schema([])
 
@@ -31,9 +33,23 @@ def make_rows(
 ) -> Rows:
     """Return what a first selection stage is handed; see :func:`make_parts`."""
     parts = make_parts(folder, samples, added=added, per_part=per_part)
-    problems = [failed_rows(part)["problem"].is_null().to_numpy() for part in parts]
-    kept = np.concatenate(problems) if problems else np.empty(0, np.bool_)
-    return Rows(parts, sample_schema([added]), kept, seed)
+    return make_scope(folder, parts, added=added, seed=seed).rows()
+
+
+def make_scope(
+    folder: Path,
+    parts: Sequence[Part],
+    *,
+    added: pa.Schema = NO_COLUMNS,
+    selection: str | None = None,
+    seed: int = 0,
+) -> Scope:
+    """Return what a stage's own tasks are handed, for these parts."""
+    listing = folder / f"listing-{fingerprint(parts)}.json"
+    listing.write_bytes(listing_bytes(parts, ()))
+    return Scope(
+        listing=str(listing), columns=sample_schema([added]), selection=selection, seed=seed
+    )
 
 
 def make_parts(
