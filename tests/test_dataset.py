@@ -35,7 +35,7 @@ def test_a_manifest_is_read_back_as_it_was_written(tmp_path: Path):
     assert found == json.loads(data)
     assert found["format"] == "pixsieve-dataset"
     assert found["shards"] == [
-        {"tar": "a.tar", "sidecar": "a.parquet", "split": None, "samples": 1}
+        {"tar": "a.tar", "sidecar": "a.parquet", "split": None, "bucket": None, "samples": 1}
     ]
 
 

@@ -191,7 +191,7 @@ def test_sizes_of_batches_change_no_byte(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr("pixsieve.select.base.BATCH_ROWS", 5)
-    monkeypatch.setattr("pixsieve.export.plan.BUCKET_ROWS", 10)
+    monkeypatch.setattr("pixsieve.export.plan.HELD_ROWS", 10)
     run_pipeline(make_pipeline(corpus / "files", tmp_path / "out"))
     assert tree(tmp_path / "out") == undisturbed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixsieve.errors import PlanError, RunError
 from pixsieve.export import plan as plan_module
 from pixsieve.export import tar
-from pixsieve.export.plan import ExportPlan, plan_export, plan_schema, shard_stem
+from pixsieve.export.plan import ExportPlan, Groups, plan_export, plan_schema, shard_stem
 from pixsieve.stages import ImageWriterStage
 from pixsieve.testing.rows import NO_COLUMNS, make_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 SCORES = pa.schema([("score", pa.float32()), ("tags", pa.list_(pa.string()))])
@@ -46,13 +49,35 @@ def planned(
     *,
     added: pa.Schema = NO_COLUMNS,
     per_part: int = 1000,
+    splits: Groups | None = None,
+    buckets: Groups | None = None,
+    more: pa.Table | None = None,
     **options: Any,
 ) -> tuple[ExportPlan, list[pa.Table]]:
     parts = make_parts(folder, rows, added=added, per_part=per_part)
     numbers = np.array(range(len(rows)) if order is None else order, np.int64)
     writer = ImageWriterStage(output_dir="out", **options)
-    found = plan_export(parts, numbers, writer, added, folder / "plan")
+    extra = None
+    if more is not None:
+        added = pa.schema([*added, *more.schema])
+        ends = itertools.accumulate(part.rows for part in parts)
+        extra = (
+            more.slice(end - part.rows, part.rows) for part, end in zip(parts, ends, strict=True)
+        )
+    found = plan_export(
+        parts, numbers, writer, added, folder / "plan",
+        splits=splits, buckets=buckets, extra=extra,
+    )  # fmt: skip
     return found, [pq.read_table(shard.table) for shard in found.shards]
+
+
+def groups(names: str, codes: Iterable[int]) -> Groups:
+    return Groups(names=tuple(names.split()), codes=np.fromiter(codes, np.int16))
+
+
+def stems(found: ExportPlan) -> list[str]:
+    writer = ImageWriterStage(output_dir="out")
+    return [shard_stem(writer, "0", s.split, s.index, s.bucket) for s in found.shards]
 
 
 @pytest.mark.parametrize("count", [1, 6, 7, 8, 100])
@@ -138,17 +163,21 @@ def test_rows_that_are_set_aside_give_the_same_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: int, per_part: int
 ):
     order = np.random.default_rng(1).permutation(100)[:83].tolist()
-    options: dict[str, Any] = {"added": SCORES, "images_per_tar": 10}
+    options: dict[str, Any] = {
+        "added": SCORES, "images_per_tar": 10,
+        "splits": groups("val train", (number % 7 > 0 for number in range(100))),
+        "more": pa.table({"cluster": np.arange(100)}),
+    }  # fmt: skip
     whole, expected = planned(tmp_path / "whole", samples(100), order, **options)
-    monkeypatch.setattr(plan_module, "BUCKET_ROWS", bucket)
+    monkeypatch.setattr(plan_module, "HELD_ROWS", bucket)
     held = []
-    original = plan_module._Spill.read
+    original = plan_module._Heap.read
 
-    def read(spill: plan_module._Spill) -> pa.Table:
-        held.append(len(found := original(spill)))
+    def read(heap: plan_module._Heap) -> pa.Table:
+        held.append(len(found := original(heap)))
         return found
 
-    monkeypatch.setattr(plan_module._Spill, "read", read)
+    monkeypatch.setattr(plan_module._Heap, "read", read)
     found, tables = planned(tmp_path / "parts", samples(100), order, per_part=per_part, **options)
     assert tables == expected
     assert found.digest == whole.digest
@@ -221,7 +250,7 @@ def test_the_digest_does_not_tell_where_and_when_the_source_lies(tmp_path: Path)
     [
         {"images_per_tar": 5}, {"max_bytes_per_tar": 10_240}, {"image_format": "png"},
         {"member_names": "sequential"}, {"quality": 90}, {"background": "#000000"},
-        {"added": SCORES},
+        {"added": SCORES}, {"shards_multiple_of": 2},
     ],
 )  # fmt: skip
 def test_the_digest_tells_of_the_writers_options(tmp_path: Path, options: dict[str, Any]):
@@ -286,6 +315,199 @@ def test_files_are_named_by_prefix_split_hash_and_number():
     assert shard_stem(writer, "0123456789ab", None, 7) == "cats-0123456789ab-000007"
     assert shard_stem(writer, "0123456789ab", "train", 7) == "cats-train-0123456789ab-000007"
     assert shard_stem(writer, "0123456789ab", None, 1_234_567) == "cats-0123456789ab-1234567"
+    both = shard_stem(writer, "0123456789ab", "train", 7, "1152x896")
+    assert both == "cats-train-1152x896-0123456789ab-000007"
+    assert shard_stem(writer, "0123456789ab", None, 7, "9x8") == "cats-9x8-0123456789ab-000007"
+
+
+# -- splits and buckets -------------------------------------------------------------------------
+
+_codes = st.lists(
+    st.tuples(st.booleans(), st.integers(-1, 2), st.integers(-1, 2)), min_size=1, max_size=40
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=_codes, seed=st.integers(0, 9), per_tar=st.integers(1, 6))
+def test_a_shard_has_one_split_and_one_bucket_and_all_come_in_turn(
+    rows: list[tuple[bool, int, int]],
+    seed: int,
+    per_tar: int,
+    tmp_path_factory: pytest.TempPathFactory,
+):
+    kept = np.flatnonzero([row[0] for row in rows])
+    order = np.random.default_rng(seed).permutation(kept).tolist()
+    splits = groups("val train test", (row[1] for row in rows))
+    buckets = groups("64x128 128x128 1024x64", (row[2] for row in rows))
+    found, tables = planned(
+        tmp_path_factory.mktemp("plan"), samples(len(rows)), order,
+        splits=splits, buckets=buckets, images_per_tar=per_tar, member_names="sequential",
+    )  # fmt: skip
+
+    def named(of: Groups, code: int) -> str | None:
+        return None if code < 0 else of.names[code]
+
+    expected = sorted(order, key=lambda number: rows[number][1:])  # stable: in order within each
+    exported = [row for table in tables for row in table.to_pylist()]
+    assert [row["key"] for row in exported] == [f"k{number}" for number in expected]
+    assert [(row["split"], row["bucket"]) for row in exported] == [
+        (named(splits, rows[number][1]), named(buckets, rows[number][2])) for number in expected
+    ]
+    assert [row["new_key"] for row in exported] == [f"{n:09d}" for n in range(len(order))]
+    for (split, bucket), of_group in itertools.groupby(
+        zip(found.shards, tables, strict=True), lambda pair: (pair[0].split, pair[0].bucket)
+    ):
+        together = list(of_group)
+        assert [shard.index for shard, _ in together] == list(range(len(together)))
+        for shard, table in together:
+            assert shard.samples == len(table) > 0
+            assert table["split"].to_pylist() == [split] * len(table)
+            assert table["bucket"].to_pylist() == [bucket] * len(table)
+            assert len(table) == per_tar or shard is together[-1][0]
+    assert len(set(stems(found))) == len(found.shards)
+
+
+def test_splits_come_in_the_order_of_their_names_and_every_one_is_numbered_from_0(tmp_path: Path):
+    splits = groups("val train", [1, 0, 1, 1, 0])
+    found, tables = planned(tmp_path, samples(5), splits=splits, images_per_tar=2)
+    assert stems(found) == [
+        "images-val-0-000000", "images-train-0-000000", "images-train-0-000001",
+    ]  # fmt: skip
+    assert [table["key"].to_pylist() for table in tables] == [["k1", "k4"], ["k0", "k2"], ["k3"]]
+
+
+def test_bytes_are_counted_for_each_group(tmp_path: Path):
+    rows = samples(8, byte_size=4000, siblings=[])
+    splits = groups("a b", [0, 0, 0, 1, 1, 1, 1, 0])
+    found, _ = planned(tmp_path, rows, splits=splits, max_bytes_per_tar=20_480)
+    assert [(shard.split, shard.index, shard.samples) for shard in found.shards] == [
+        ("a", 0, 4), ("b", 0, 4),
+    ]  # fmt: skip
+    found, _ = planned(tmp_path / "2", rows, splits=splits, max_bytes_per_tar=10_240)
+    assert [(s.split, s.index, s.samples) for s in found.shards] == [
+        ("a", 0, 2), ("a", 1, 2), ("b", 0, 2), ("b", 1, 2),
+    ]  # fmt: skip
+
+
+def test_the_digest_tells_of_splits_and_buckets(tmp_path: Path):
+    digests = set()
+    for number, names in enumerate(({}, {"splits": "a"}, {"splits": "b"}, {"buckets": "a"})):
+        of = {kind: groups(name, [0] * 6) for kind, name in names.items()}
+        digests.add(planned(tmp_path / str(number), samples(6), **of)[0].digest)
+    assert len(digests) == 4
+
+
+def test_columns_that_selection_adds_stand_behind_the_others(tmp_path: Path):
+    cluster = pa.field("cluster", pa.int32(), metadata={"source": "k-means"})
+    more = pa.table(
+        [pa.array([None if n % 5 == 0 else n for n in range(100)], pa.int32())],
+        schema=pa.schema([cluster]),
+    )
+    order = [99, 3, 55, 4, 40]
+    found, (table,) = planned(tmp_path, samples(100), order, added=SCORES, per_part=9, more=more)
+    assert table["cluster"].to_pylist() == [99, 3, None, 4, None]
+    assert table.schema.names[-3:] == ["score", "tags", "cluster"]
+    assert table.schema.field("cluster").metadata == {b"source": b"k-means"}
+    changed = more.set_column(0, cluster, pa.array([7] * 100, pa.int32()))
+    again, _ = planned(tmp_path / "2", samples(100), order, added=SCORES, more=changed)
+    assert again.digest != found.digest
+
+
+@pytest.mark.parametrize(
+    ("splits", "buckets"),
+    [(["a-b", "a"], ["c", "b-c"]), (["a", None], [None, "a"]), (["a-b", "a"], [None, "b"])],
+)
+def test_groups_whose_files_would_have_one_name_are_refused(
+    tmp_path: Path, splits: list[str | None], buckets: list[str | None]
+):
+    of = [Groups.of(sorted(filter(None, x)), pa.chunked_array([x])) for x in (splits, buckets)]
+    with pytest.raises(RunError, match="would have the same file names; give one of them another"):
+        planned(tmp_path, samples(2), splits=of[0], buckets=of[1])
+
+
+@pytest.mark.parametrize("name", ["", "Train", "a/b", "..", "a.b", "a b", "ä", "x" * 65, "a\n"])
+@pytest.mark.parametrize("kind", ["splits", "buckets"])
+def test_names_that_cannot_be_part_of_a_file_name_are_refused(tmp_path: Path, kind: str, name: str):
+    of = Groups(names=(name,), codes=np.zeros(2, np.int16))
+    with pytest.raises(RunError, match=r"cannot be part of file names; expected 1 to 64") as error:
+        planned(tmp_path, samples(2), **{kind: of})
+    assert f"{kind.removesuffix('s')} {name!r}" in str(error.value)
+    planned(tmp_path, samples(2), [], **{kind: of})  # what has no sample has no file
+
+
+def test_groups_of_a_column_are_codes_in_the_order_of_the_names():
+    chunks = [["b", None, "a"], [], ["c"]]
+    plain = pa.chunked_array(chunks, pa.string())
+    words = pa.chunked_array(
+        [pa.array(chunk, pa.string()).dictionary_encode().cast(pa.dictionary(pa.int16(), "string"))
+         for chunk in chunks]
+    )  # fmt: skip
+    for column in (plain, words):
+        found = Groups.of(["c", "b", "x", "a"], column)
+        assert found.names == ("c", "b", "x", "a")
+        assert found.codes.tolist() == [1, -1, 3, 0]
+        assert found.codes.dtype == np.int16
+        with pytest.raises(ValueError, match="not among"):
+            Groups.of(["a", "b"], column)
+    assert Groups.of([], pa.chunked_array([], pa.string())).codes.tolist() == []
+
+
+# -- a multiple of shards -----------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=3),
+    multiple=st.integers(2, 5),
+    per_tar=st.integers(2, 9),
+)
+def test_shards_are_a_multiple_and_as_even_as_can_be(
+    counts: list[int], multiple: int, per_tar: int, tmp_path_factory: pytest.TempPathFactory
+):
+    codes = [code for code, count in enumerate(counts) for _ in range(count)]
+    names = " ".join("abc"[: len(counts)])
+    options: dict[str, Any] = {
+        "splits": groups(names, codes), "images_per_tar": per_tar, "shards_multiple_of": multiple,
+    }  # fmt: skip
+    folder = tmp_path_factory.mktemp("plan")
+    if min(counts) < multiple:
+        with pytest.raises(RunError, match="too few for"):
+            planned(folder, samples(len(codes)), **options)
+        return
+    found, tables = planned(folder, samples(len(codes)), **options)
+    assert [row for table in tables for row in table["key"].to_pylist()] == [
+        f"k{number}" for number in range(len(codes))
+    ]
+    for code, count in enumerate(counts):
+        sizes = [shard.samples for shard in found.shards if shard.split == "abc"[code]]
+        assert sum(sizes) == count
+        assert len(sizes) % multiple == 0
+        assert (len(sizes) - multiple) * per_tar < count  # no more of them than needed
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[0] - sizes[-1] <= 1
+        assert sizes[0] <= per_tar
+
+
+def test_groups_that_are_too_small_for_the_multiple_are_named_with_a_way_out(tmp_path: Path):
+    splits = groups("train val test", [0] * 20 + [1] * 3 + [2] * 5)
+    options: dict[str, Any] = {"images_per_tar": 4, "shards_multiple_of": 8}
+    with pytest.raises(RunError) as error:
+        planned(tmp_path, samples(28), splits=splits, **options)
+    assert str(error.value) == (
+        "split 'val': 3 samples are too few for 8 shards, the next multiple of 8 (1 more have too "
+        "few as well); lower shards_multiple_of to 3 or less, or put more samples into it"
+    )
+    with pytest.raises(RunError, match=r"^export: 7 samples .*; lower shards_multiple_of to 7 or"):
+        planned(tmp_path, samples(7), **options)
+    with pytest.raises(RunError, match=r"9 samples are too few for 16 .*; raise images_per_tar to"):
+        planned(tmp_path, samples(9), **{**options, "images_per_tar": 1})
+
+
+def test_a_multiple_of_shards_is_at_least_one_and_not_for_bytes():
+    with pytest.raises(PlanError, match="shards_multiple_of is 0; expected at least 1"):
+        ImageWriterStage(output_dir="out", shards_multiple_of=0)
+    with pytest.raises(PlanError, match="cannot go together; give images_per_tar instead"):
+        ImageWriterStage(output_dir="out", shards_multiple_of=8, max_bytes_per_tar=20_000)
 
 
 def test_nothing_kept_is_no_shard(tmp_path: Path):

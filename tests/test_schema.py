@@ -39,7 +39,7 @@ def test_the_sidecar_keeps_the_columns_that_it_promised():
         "exif_orientation", "encoding", "split",
     }  # fmt: skip
     nullable = {field.name for field in schema.SIDECAR if field.nullable}
-    assert nullable == {"caption", "class_name", "split", "metadata_problem"}
+    assert nullable == {"caption", "class_name", "split", "bucket", "metadata_problem"}
 
 
 def test_all_own_columns_are_reserved():

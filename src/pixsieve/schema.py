@@ -167,10 +167,12 @@ SIDECAR = pa.schema(
         pa.field("exif_orientation", pa.int32(), nullable=False),
         pa.field("encoding", pa.string(), nullable=False),
         pa.field("split", pa.string()),
+        pa.field("bucket", pa.string()),
         pa.field("metadata_problem", pa.string()),
     ]
 )
-"""The sidecar's contract: one row per sample in tar order; json fields and scores follow.
+"""The sidecar's contract: one row per sample in tar order; json fields, scores, and what
+selection stages added follow.
 
 ``sha256``, ``format``, ``width``, ``height``, ``mode`` describe the image as it stands in the tar
 (width and height upright); ``original_*`` the image as it was in its source. ``member_offset`` is

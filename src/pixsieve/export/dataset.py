@@ -38,6 +38,7 @@ class ShardEntry:
     tar: str
     sidecar: str
     split: str | None
+    bucket: str | None = None
     samples: int
 
 

@@ -77,7 +77,8 @@ def write_shard(
 
     Args:
         plan: The shard's plan table.
-        added: Names of the plan's columns that the sidecar takes over: json fields and scores.
+        added: Names of the plan's columns that the sidecar takes over: json fields, scores, and
+            what selection stages added.
         stem: File name without extension.
         writer: How images are written.
         files: Opens the source's files.
@@ -256,6 +257,7 @@ def _sidecar(
         "exif_orientation": plan["exif_orientation"],
         "encoding": pa.chunked_array([["copy"] * len(plan)]),
         "split": plan["split"],
+        "bucket": plan["bucket"],
         "metadata_problem": plan["metadata_problem"],
     }
     if made:

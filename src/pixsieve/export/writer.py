@@ -23,10 +23,16 @@ class ImageWriterStage(WriteStage):
 
     Args:
         output_dir: Folder of the dataset. It is made; what it holds already is never overwritten.
-        images_per_tar: Samples in every tar; only the last one (of a split) may hold fewer.
+        images_per_tar: Samples in every tar; only the last one (of a split and bucket) may hold
+            fewer.
         max_bytes_per_tar: Instead of a count: as many samples as fit in so many bytes, at least
             one. Sizes are those in the source, so a tar with re-encoded images can come out smaller
             or larger.
+        shards_multiple_of: The number of tars (of each split and bucket) is raised to the next
+            multiple of this one, such as the number of GPUs times loader workers, so that each of
+            them gets as many tars. Samples are then dealt evenly: tars differ by at most one
+            sample, the larger ones come first, and none has more than ``images_per_tar``. It does
+            not go with ``max_bytes_per_tar``; a split or bucket with too few samples ends the run.
         image_format: ``"jpeg"`` copies JPEG byte for byte and encodes all else as JPEG; ``"png"``
             and ``"webp"`` likewise; ``"keep"`` copies every supported format.
         member_names: ``"id"`` names members by ``image_id``; ``"sequential"`` by a running number
@@ -44,6 +50,7 @@ class ImageWriterStage(WriteStage):
     output_dir: str
     images_per_tar: int = 1000
     max_bytes_per_tar: int | None = None
+    shards_multiple_of: int = 1
     image_format: ImageFormat = "jpeg"
     member_names: Literal["id", "sequential"] = "id"
     prefix: str = "images"
@@ -75,6 +82,15 @@ class ImageWriterStage(WriteStage):
         if self.max_bytes_per_tar is not None and self.max_bytes_per_tar < _MIN_TAR_BYTES:
             msg = (
                 f"max_bytes_per_tar is {self.max_bytes_per_tar}; expected at least {_MIN_TAR_BYTES}"
+            )
+            raise PlanError(msg)
+        if self.shards_multiple_of < 1:
+            msg = f"shards_multiple_of is {self.shards_multiple_of}; expected at least 1"
+            raise PlanError(msg)
+        if self.shards_multiple_of > 1 and self.max_bytes_per_tar is not None:
+            msg = (
+                f"shards_multiple_of={self.shards_multiple_of} and max_bytes_per_tar="
+                f"{self.max_bytes_per_tar} cannot go together; give images_per_tar instead of bytes"
             )
             raise PlanError(msg)
         if not _PREFIX.fullmatch(self.prefix):
