@@ -21,7 +21,7 @@ from PIL import Image
 from pixsieve import schema
 from pixsieve.errors import RunError, SourceChangedError
 from pixsieve.export import shard as shard_module
-from pixsieve.export.plan import plan_export
+from pixsieve.export.plan import Groups, plan_export
 from pixsieve.export.shard import FileRecord, seal, write_shard
 from pixsieve.schema import Problem
 from pixsieve.scorers.guard import Guard, NoGuard
@@ -49,6 +49,8 @@ class Shard:
         *,
         rows: Sequence[Mapping[str, Any]] | None = None,
         added: pa.Schema = ADDED,
+        splits: Groups | None = None,
+        buckets: Groups | None = None,
         **options: Any,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +77,9 @@ class Shard:
             self.set_version(table, version)
         self.writer = ImageWriterStage(output_dir=str(self.output), **options)
         order = np.arange(len(described), dtype=np.int64)
-        plan = plan_export(parts, order, self.writer, added, folder / "plan")
+        plan = plan_export(
+            parts, order, self.writer, added, folder / "plan", splits=splits, buckets=buckets
+        )
         self.plan = tables.read_table(str(plan.shards[0].table))
         self.added = added.names
 
@@ -179,6 +183,20 @@ def test_the_sidecars_schema_is_the_contract_and_then_what_was_added(tmp_path: P
     assert json.loads(found.metadata[b"pixsieve"]) == {"format_version": 1}
     row = shard.sidecar().to_pylist()[0]
     assert {name: row[name] for name in given} == rows[0]
+
+
+def test_split_and_bucket_of_the_shard_stand_in_every_row(tmp_path: Path):
+    codes = np.zeros(2, np.int16)
+    for number, (split, bucket) in enumerate([("train", "64x96"), ("val", None), (None, None)]):
+        splits = None if split is None else Groups(names=(split,), codes=codes)
+        buckets = None if bucket is None else Groups(names=(bucket,), codes=codes)
+        photos = [(images.photo(1), {}), (images.photo(2), {})]
+        shard = Shard(tmp_path / str(number), photos, splits=splits, buckets=buckets)
+        shard.write()
+        found = shard.sidecar()
+        assert (found["split"].to_pylist(), found["bucket"].to_pylist()) == (
+            [split] * 2, [bucket] * 2,
+        )  # fmt: skip
 
 
 def test_what_the_sample_was_stands_in_the_sidecar(tmp_path: Path):

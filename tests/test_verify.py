@@ -96,6 +96,7 @@ class Shard:
     members: list[tuple[str, bytes]]
     rows: list[dict[str, Any]]
     split: str | None = None
+    bucket: str | None = None
     schema: pa.Schema = SIDECAR
     metadata: dict[str, str] = field(default_factory=lambda: {"pixsieve": '{"format_version": 1}'})
     shape: Callable[[tarfile.TarInfo], None] = lambda _: None
@@ -130,6 +131,7 @@ class Export:
     dropped: list[dict[str, Any]]
     dropped_schema: pa.Schema = DROPPED
     edit_manifest: Callable[[dict[str, Any]], None] = lambda _: None
+    writer: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,7 +144,11 @@ class Export:
         pq.write_table(
             pa.Table.from_pylist(self.dropped, self.dropped_schema), folder / "dropped.parquet"
         )
-        (folder / "recipe.yaml").write_text(RECIPE)
+        recipe, stages = RECIPE, STAGES
+        if self.writer:
+            recipe += f"  - ImageWriterStage: {json.dumps(self.writer)}\n"
+            stages = [*STAGES, {"@": "ImageWriterStage", **self.writer}]
+        (folder / "recipe.yaml").write_text(recipe)
         kept = sum(len(shard.rows) for shard in self.shards)
         ends = Counter(row["status"] for row in self.dropped)
         reasons = Counter((r["stage"], r["status"], r["reason"]) for r in self.dropped)
@@ -152,7 +158,7 @@ class Export:
             "name": "test",
             "hash": HASH,
             "seed": 0,
-            "recipe": {"name": "test", "seed": 0, "stages": STAGES},
+            "recipe": {"name": "test", "seed": 0, "stages": stages},
             "recipe_sha256": "0" * 64,
             "plan_sha256": "0" * 64,
             "versions": {"pixsieve": "0"},
@@ -172,6 +178,7 @@ class Export:
                     "tar": f"{shard.name}.tar",
                     "sidecar": f"{shard.name}.parquet",
                     "split": shard.split,
+                    "bucket": shard.bucket,
                     "samples": len(shard.rows) if shard.stated is None else shard.stated,
                 }
                 for shard in self.shards
@@ -222,9 +229,12 @@ def sample(key: str, image: bytes, *siblings: tuple[str, bytes]) -> tuple[str, b
 
 
 def shard_of(
-    index: int, samples: list[tuple[str, bytes, list[Any]]], split: str | None = None
+    index: int,
+    samples: list[tuple[str, bytes, list[Any]]],
+    split: str | None = None,
+    bucket: str | None = None,
 ) -> Shard:
-    name = f"images-{f'{split}-' if split else ''}{HASH}-{index:06d}"
+    name = "-".join(filter(None, ("images", split, bucket, HASH, f"{index:06d}")))
     content, rows = [], []
     for key, data, siblings in samples:
         with Image.open(io.BytesIO(data)) as image:
@@ -259,9 +269,10 @@ def shard_of(
                 "exif_orientation": orientation,
                 "encoding": "copy",
                 "split": split,
+                "bucket": bucket,
             }
         )
-    shard = Shard(name=name, members=content, rows=rows, split=split)
+    shard = Shard(name=name, members=content, rows=rows, split=split, bucket=bucket)
     shard.place()
     return shard
 
@@ -334,6 +345,41 @@ def with_splits() -> Export:
     )
 
 
+def in_buckets() -> Export:
+    """Splits and buckets of up to two samples a shard."""
+    return Export(
+        shards=[
+            shard_of(0, [captioned(0), captioned(1)], "train", "64x128"),
+            shard_of(1, [captioned(2)], "train", "64x128"),
+            shard_of(0, [captioned(3), captioned(4)], "train", "128x64"),
+            shard_of(0, [captioned(5)], "val", "64x128"),
+        ],
+        dropped=[],
+        writer={"images_per_tar": 2, "prefix": "images", "max_bytes_per_tar": None},
+    )
+
+
+def dealt(*sizes: int) -> Export:
+    """A split of shards of these sizes, and one of four; an even number of up to four samples."""
+    numbers = iter(range(99))
+    return Export(
+        shards=[
+            shard_of(index, [captioned(next(numbers)) for _ in range(size)], split)
+            for split, of_split in (("train", sizes or (3, 2)), ("val", (2, 2)))
+            for index, size in enumerate(of_split)
+        ],
+        dropped=[],
+        writer={"images_per_tar": 4, "shards_multiple_of": 2},
+    )
+
+
+def cut_by_bytes() -> Export:
+    export = sound(3)
+    del export.shards[1].members[3:], export.shards[1].rows[1:]
+    export.writer = {"images_per_tar": 3, "max_bytes_per_tar": 20_000}
+    return export
+
+
 def odd_captions() -> Export:
     export = Export(
         shards=[shard_of(0, [sample("e", picture(1), ("txt", b"")), sample("u", picture(2))])],
@@ -363,6 +409,9 @@ SOUND = {
     ),
     "oriented JPEGs": oriented,
     "splits": with_splits,
+    "splits and buckets": in_buckets,
+    "shards dealt evenly": dealt,
+    "shards cut by bytes": cut_by_bytes,
     "empty and undecodable captions": odd_captions,
     "an original that a later stage dropped": dropped_later,
 }
@@ -969,6 +1018,212 @@ def test_a_planted_fault_is_named_and_nothing_else_is(name: str, tmp_path: Path)
     assert report.ok == (not errors)
 
 
+# -- planted faults in splits and buckets -------------------------------------------------------
+
+IN_GROUPS: dict[str, tuple[Any, Any, set[str]]] = {}
+"""By name: an export, what changes it before it is written, and exactly the rules it breaks."""
+
+
+def in_groups(*broken: str, of: Callable[[], Export] = in_buckets) -> Callable[[Any], Any]:
+    def register(edit: Any) -> Any:
+        IN_GROUPS[edit.__name__] = (of, edit, set(broken))
+        return edit
+
+    return register
+
+
+@in_groups("column-split")
+def a_row_of_another_split(export: Export) -> None:
+    export.shards[0].rows[1]["split"] = "val"
+
+
+@in_groups("column-split")
+def a_row_without_a_split(export: Export) -> None:
+    export.shards[0].rows[0]["split"] = None
+
+
+@in_groups("column-bucket")
+def two_buckets_in_a_shard(export: Export) -> None:
+    export.shards[0].rows[1]["bucket"] = "128x64"
+
+
+@in_groups("column-bucket")
+def a_row_without_a_bucket(export: Export) -> None:
+    export.shards[3].rows[0]["bucket"] = None
+
+
+@in_groups("column-bucket", of=with_splits)
+def a_bucket_where_there_are_none(export: Export) -> None:
+    export.shards[0].rows[0]["bucket"] = "64x64"
+
+
+@in_groups("sidecar-schema")
+def buckets_without_their_column(export: Export) -> None:
+    for shard in export.shards:
+        shard.schema = shard.schema.remove(shard.schema.get_field_index("bucket"))
+
+
+@in_groups("shard-gap")
+def the_first_shard_of_a_bucket_missing(export: Export) -> None:
+    del export.shards[0]
+
+
+@in_groups("counts-kept")
+def the_one_shard_of_a_split_missing(export: Export) -> None:
+    export.edit_manifest = lambda manifest: manifest["shards"].pop()
+
+
+def named(shard: Shard, name: str) -> None:
+    shard.name = name
+    for row in shard.rows:
+        row["tar_file"] = f"{name}.tar"
+
+
+@in_groups("shard-name")
+def a_name_of_another_split(export: Export) -> None:
+    named(export.shards[3], f"images-test-64x128-{HASH}-000000")
+
+
+@in_groups("shard-name")
+def a_name_of_another_bucket(export: Export) -> None:
+    named(export.shards[2], f"images-train-64x64-{HASH}-000000")
+
+
+@in_groups("shard-name")
+def a_name_without_the_bucket(export: Export) -> None:
+    named(export.shards[3], f"images-val-{HASH}-000000")
+
+
+@in_groups("shard-name")
+def the_bucket_before_the_split(export: Export) -> None:
+    named(export.shards[3], f"images-64x128-val-{HASH}-000000")
+
+
+@in_groups("shard-name")
+def another_prefix(export: Export) -> None:
+    named(export.shards[3], f"pictures-val-64x128-{HASH}-000000")
+
+
+@in_groups("shard-name", of=with_splits)
+def another_prefix_than_that_of_the_first(export: Export) -> None:
+    named(export.shards[2], f"pictures-val-{HASH}-000000")
+
+
+@in_groups("shard-name", of=with_splits)
+def a_first_shard_without_its_split(export: Export) -> None:
+    named(export.shards[0], f"images-{HASH}-000000")
+    del export.shards[1]
+
+
+@in_groups("shard-name", "column-split")
+def a_manifest_that_says_another_split(export: Export) -> None:
+    export.edit_manifest = lambda manifest: manifest["shards"][3].update(split="test")
+
+
+@in_groups("shard-name", "column-bucket")
+def a_manifest_that_says_no_bucket(export: Export) -> None:
+    export.edit_manifest = lambda manifest: manifest["shards"][3].update(bucket=None)
+
+
+@in_groups("manifest-unreadable")
+def a_bucket_that_is_no_text(export: Export) -> None:
+    export.edit_manifest = lambda manifest: manifest["shards"][3].update(bucket=64)
+
+
+@in_groups("shard-size")
+def a_shard_that_is_not_full_before_the_last(export: Export) -> None:
+    export.shards[0] = shard_of(0, [captioned(0)], "train", "64x128")
+
+
+@in_groups("shard-size")
+def a_last_shard_that_is_too_full(export: Export) -> None:
+    export.shards[3] = shard_of(0, [captioned(n) for n in (5, 6, 7)], "val", "64x128")
+
+
+@in_groups("shard-size", of=lambda: dealt(4, 1))
+def an_uneven_deal(export: Export) -> None:
+    """Shards may differ by one sample."""
+
+
+@in_groups("shard-size", of=lambda: dealt(2, 3))
+def a_smaller_shard_before_a_larger_one(export: Export) -> None:
+    """The larger ones come first."""
+
+
+@in_groups("shard-size", "shard-multiple", of=lambda: dealt(5, 5))
+def a_deal_of_too_few_shards(export: Export) -> None:
+    """Ten samples make three shards of at most four, so that there must be four."""
+
+
+@in_groups("shard-multiple", of=lambda: dealt(2, 2, 1))
+def no_multiple_of_shards(export: Export) -> None:
+    """The number of shards must be even."""
+
+
+@in_groups("shard-multiple", of=lambda: dealt(2, 1, 1, 1))
+def more_shards_than_needed(export: Export) -> None:
+    """Two would have done."""
+
+
+@in_groups("image-id-duplicate", "key-duplicate", "shard-size")
+def a_sample_in_two_splits(export: Export) -> None:
+    export.shards[3] = shard_of(0, [captioned(n) for n in (5, 6, 0)], "val", "64x128")
+
+
+@pytest.mark.parametrize("name", IN_GROUPS)
+def test_a_planted_fault_in_splits_and_buckets_is_named_and_nothing_else_is(
+    name: str, tmp_path: Path
+) -> None:
+    of, edit, broken = IN_GROUPS[name]
+    export = of()
+    edit(export)
+    report = verify(export.write(tmp_path / "out"))
+    assert rules(report) == broken, report.to_text()
+    assert not report.ok
+
+
+@pytest.mark.parametrize("name", ["a_row_of_another_split", "two_buckets_in_a_shard"])
+def test_rows_in_the_wrong_shard_are_found_where_tars_are_not_read_and_without_a_manifest(
+    name: str, tmp_path: Path
+) -> None:
+    of, edit, broken = IN_GROUPS[name]
+    export = of()
+    edit(export)
+    out = export.write(tmp_path / "out")
+    report = verify(out, sample=0.0001)
+    assert report.checked.shards == 1
+    assert rules(report) == broken
+    (finding,) = report.findings
+    assert (finding.file, finding.member) == (f"{export.shards[0].name}.parquet", "k001")
+    assert rules(verify(out / f"{export.shards[0].name}.tar")) == broken
+    (out / "manifest.json").unlink()
+    assert rules(verify(out)) == {*broken, "manifest-missing"}
+
+
+def test_one_tar_of_a_split_and_a_bucket_is_sound(tmp_path: Path) -> None:
+    export = in_buckets()
+    out = export.write(tmp_path / "out")
+    for shard in export.shards:
+        assert verify(out / f"{shard.name}.tar").findings == ()
+    (out / "manifest.json").unlink()
+    assert rules(verify(out)) == {"manifest-missing"}
+
+
+def test_an_older_dataset_that_knows_no_buckets_is_sound(tmp_path: Path) -> None:
+    export = with_splits()
+    buckets_without_their_column(export)
+
+    def older(manifest: dict[str, Any]) -> None:
+        for shard in manifest["shards"]:
+            del shard["bucket"]
+
+    export.edit_manifest = older
+    export.writer = {"images_per_tar": 1}
+    out = export.write(tmp_path / "out")
+    assert verify(out).findings == ()
+    assert verify(out / f"{export.shards[0].name}.tar").findings == ()
+
+
 TAR = f"images-{HASH}-000001.tar"
 SIDE = f"images-{HASH}-000001.parquet"
 
@@ -1254,7 +1509,8 @@ def test_gaps_missing_images_and_truncated_ones_of_others_are_found(tmp_path: Pa
 
 
 def test_every_rule_is_broken_by_some_test() -> None:
-    planted = set().union(*(broken for _, broken in (*FAULTS.values(), *DAMAGES.values())))
+    registered = (*FAULTS.values(), *DAMAGES.values(), *IN_GROUPS.values())
+    planted = set().union(*(broken for *_, broken in registered))
     in_sets_of_others = {"stats-differ", "load-differs"}
     assert planted | in_sets_of_others == set(RULES)
 

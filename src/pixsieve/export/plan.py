@@ -436,9 +436,8 @@ def _heaps(
     if not count:
         return
     token = secrets.token_hex(4)  # another run may plan the same in the same workspace
-    heaps = [
-        _Heap(folder / f".heap-{number}.{token}.tmp", columns, count > 1) for number in range(count)
-    ]
+    names = [f".heap-{number}.bin.{token}.tmp" for number in range(count)]
+    heaps = [_Heap(folder / name, columns, count > 1) for name in names]
     waiting: list[pa.Table] = []
     for rows in _rows(parts, extra, rank_of, columns):
         waiting.append(rows)

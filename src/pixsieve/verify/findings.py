@@ -62,10 +62,14 @@ RULES: dict[str, Rule] = {
     ),
     "file-stranger": _own("nothing else lies at the root either", "warning"),
     "file-leftover": _own("no temporary file of an unfinished write is left", "warning"),
-    "shard-name": _own("shards are named prefix-hash-index, all with the manifest's hash"),
+    "shard-name": _own(
+        "shards are named prefix-split-bucket-hash-index as the manifest says, all with its hash"
+    ),
     "shard-gap": _minor("shard numbers have no gap, so that a brace range finds all"),
     "shard-empty": _minor("no shard is empty"),
     "shard-count": _own("a shard holds as many samples and rows as the manifest says"),
+    "shard-size": _own("a shard is as full as the recipe says; only the last may hold fewer"),
+    "shard-multiple": _own("each split and bucket has as many shards as the recipe asks for"),
     "counts-kept": _own("the shards' samples add up to the manifest's count of kept ones"),
     "counts-indexed": _own("indexed = kept + dropped + failed = the samples of all inputs"),
     "counts-reasons": _own("dropped.parquet has the manifest's rows for each stage and reason"),
@@ -128,6 +132,7 @@ RULES: dict[str, Rule] = {
     "column-orientation": _own("exif_orientation is the tag in the image, 1 if there is none"),
     "column-original": _own("what was copied has its original's sha256 and format"),
     "column-split": _own("split is that of the shard"),
+    "column-bucket": _own("bucket is that of the shard"),
     # the loaders
     "load-failed": Rule("the webdataset library reads the shard to its end"),
     "load-differs": Rule("the webdataset library finds the same samples in the same order"),

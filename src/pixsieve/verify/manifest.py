@@ -22,6 +22,7 @@ MANIFEST = "manifest.json"
 FORMAT = "pixsieve-dataset"
 FORMAT_VERSION = 1
 RECIPE = "recipe.yaml"
+WRITER = "ImageWriterStage"
 
 _DIGEST_LINE = b' "sha256":'
 _NAME = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)-(?P<hash>[A-Za-z0-9]+)-(?P<index>[0-9]{6,})\.tar")
@@ -61,6 +62,12 @@ class Shard(msgspec.Struct, frozen=True):
     sidecar: str
     split: str | None
     samples: int
+    bucket: str | None = None  # an older manifest has none
+
+    @property
+    def group(self) -> tuple[str, ...]:
+        """The names of its split and its bucket, where it has them."""
+        return tuple(name for name in (self.split, self.bucket) if name is not None)
 
 
 class File(msgspec.Struct, frozen=True):
@@ -77,6 +84,11 @@ class Recipe(msgspec.Struct, frozen=True):
     name: str
     seed: int
     stages: list[dict[str, Any]]
+
+    def writes(self, option: str) -> object:
+        """Return an option of the stage that wrote the dataset; None if it does not say."""
+        last = self.stages[-1] if self.stages else {}
+        return last.get(option) if last.get("@") == WRITER else None
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -256,24 +268,82 @@ def _is_same(found: object, expected: object) -> bool:
     return found == expected
 
 
-def check_own_names(shards: list[Shard], hash_: str | None, findings: Findings) -> None:
-    """Check the names of pixsieve's shards: one hash, gapless numbers, sidecar like tar."""
+def check_own_names(shards: list[Shard], manifest: Manifest | None, findings: Findings) -> None:
+    """Check the names of pixsieve's shards.
+
+    One prefix, the split and the bucket that the manifest says, one hash, gapless numbers; the
+    sidecar is named like the tar.
+    """
+    hash_ = manifest.hash if manifest else None
+    prefix = manifest.recipe.writes("prefix") if manifest and manifest.recipe else None
     numbers: dict[str, list[int]] = {}
     for shard in shards:
         match = _NAME.fullmatch(shard.tar)
+        form = "-".join(("PREFIX", *shard.group, "HASH", "000000.tar"))
         if match is None or shard.sidecar != f"{shard.tar.removesuffix('.tar')}.parquet":
             findings.add(
                 "shard-name",
                 shard.tar,
-                f"with the sidecar {shard.sidecar}; expected PREFIX-HASH-000000.tar and .parquet",
+                f"with the sidecar {shard.sidecar}; expected {form} and .parquet",
             )
             continue
         hash_ = hash_ or match["hash"]
         if match["hash"] != hash_:
             findings.add("shard-name", shard.tar, f"has the hash {match['hash']}, expected {hash_}")
         numbers.setdefault(match["prefix"], []).append(int(match["index"]))
-    for prefix, found in numbers.items():
-        _check_gaps(f"{prefix}-{hash_}-", sorted(found), 0, findings)
+        if manifest is None:
+            continue
+        tail = "".join(f"-{name}" for name in shard.group)
+        if prefix is None and match["prefix"].endswith(tail):
+            prefix = match["prefix"].removesuffix(tail)
+        if match["prefix"] != f"{prefix}{tail}":
+            known = "" if prefix is None else f" with the prefix {prefix}"
+            findings.add("shard-name", shard.tar, f"expected {form}{known}")
+    for start, of_group in numbers.items():
+        _check_gaps(f"{start}-{hash_}-", sorted(of_group), 0, findings)
+
+
+def check_sizes(manifest: Manifest, findings: Findings) -> None:
+    """Check that the shards of each split and bucket are as full, and as many, as the recipe says.
+
+    Those that are cut by their size in bytes may hold any number of samples.
+    """
+    recipe = manifest.recipe
+    most = recipe.writes("images_per_tar") if recipe else None
+    if recipe is None or not isinstance(most, int) or recipe.writes("max_bytes_per_tar"):
+        return
+    multiple = recipe.writes("shards_multiple_of")
+    multiple = multiple if isinstance(multiple, int) else 1
+    if most < 1 or multiple < 1:
+        return  # no such recipe can be run
+    options = f"images_per_tar={most}"
+    options += f" and shards_multiple_of={multiple}" if multiple > 1 else ""
+    groups: dict[tuple[str | None, str | None], list[Shard]] = {}
+    for shard in manifest.shards:
+        groups.setdefault((shard.split, shard.bucket), []).append(shard)
+    for shards in groups.values():
+        shards.sort(key=lambda shard: (len(shard.tar), shard.tar))
+        of = "-".join(shards[0].group) or "the dataset"
+        total = sum(shard.samples for shard in shards)
+        count = -(-total // (most * multiple)) * multiple
+        if multiple > 1 and len(shards) != count:
+            findings.add(
+                "shard-multiple",
+                MANIFEST,
+                f"{of} has {len(shards):,} shards, expected {count:,} by {options}",
+            )
+        for number, shard in enumerate(shards):
+            if multiple > 1:  # dealt evenly, the larger ones first
+                expected = min(most, (total + len(shards) - 1 - number) // len(shards))
+            else:
+                expected = min(most, shard.samples) if shard is shards[-1] else most
+            if shard.samples != expected:
+                findings.add(
+                    "shard-size",
+                    shard.tar,
+                    f"has {shard.samples:,} of the {total:,} samples of {of}, expected "
+                    f"{expected:,} by {options}",
+                )
 
 
 def check_foreign_names(tars: list[str], findings: Findings) -> None:

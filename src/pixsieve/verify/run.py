@@ -41,11 +41,12 @@ from pixsieve.verify.manifest import (
     check_foreign_names,
     check_own_names,
     check_recipe,
+    check_sizes,
     is_manifest,
     read_manifest,
 )
 from pixsieve.verify.shard import ShardResult, ShardTask, check_file, check_shard, digest
-from pixsieve.verify.sidecars import Sidecar, UnreadableTableError
+from pixsieve.verify.sidecars import LATER, Sidecar, UnreadableTableError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -220,7 +221,7 @@ def _is_own(sidecar: Path) -> bool:
         found = Sidecar(sidecar, own=False, light=True)
     except UnreadableTableError:
         return False
-    return found.kind == "pixsieve" or set(SIDECAR.names) <= set(found.schema.names)
+    return found.kind == "pixsieve" or set(SIDECAR.names) <= {*found.schema.names, *LATER}
 
 
 def _tasks(target: _Target, sample: float, *, decode: bool, load: bool) -> list[ShardTask]:
@@ -240,6 +241,7 @@ def _tasks(target: _Target, sample: float, *, decode: bool, load: bool) -> list[
             own=target.own,
             listed={name: listed[name] for name in (shard.tar, shard.sidecar) if name in listed},
             split=shard.split,
+            bucket=shard.bucket,
             samples=shard.samples if target.manifest else None,
             walk=shard.tar in walked,
             share=share,
@@ -260,11 +262,12 @@ def _check_folder(target: _Target, findings: Findings) -> Checked:
         check_foreign_names([shard.tar for shard in target.shards], findings)
         return checked
     manifest = target.manifest
-    check_own_names(target.shards, manifest.hash if manifest else None, findings)
+    check_own_names(target.shards, manifest, findings)
     _check_strangers(target, findings)
     if manifest is None:
         return checked
     check_counts(manifest, findings)
+    check_sizes(manifest, findings)
     if manifest.recipe is not None:
         check_recipe(target.folder, manifest.recipe, findings)
     in_shards = {name for shard in manifest.shards for name in (shard.tar, shard.sidecar)}

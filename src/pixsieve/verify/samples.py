@@ -47,7 +47,6 @@ class SampleCheck:
     Attributes:
         tar: Base name of the shard's tar.
         own: Whether pixsieve's own contract holds.
-        split: Split that rows must have; only in own sets.
         decode: Whether images are decoded.
         guard: Bounds what an image may take, and knows those that took more; it calls an image by
             its offset in the tar.
@@ -57,7 +56,6 @@ class SampleCheck:
 
     tar: str
     own: bool
-    split: str | None
     decode: bool
     guard: Guard
     tar_finding: Report
@@ -170,7 +168,6 @@ class SampleCheck:
         if self.own:
             names = [member.name for member in sample.members]
             self._same("column-members", row, "members", names, sample.key)
-            self._same("column-split", row, "split", self.split, sample.key)
         if not images:
             return
         named = [member for member in images if member.name == row.get("member_name")]

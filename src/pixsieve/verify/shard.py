@@ -12,7 +12,7 @@ import numpy as np
 
 from pixsieve.verify.findings import Checked, Finding, Findings
 from pixsieve.verify.samples import Sample, SampleCheck
-from pixsieve.verify.sidecars import Sidecar, UnreadableTableError, split_name
+from pixsieve.verify.sidecars import LATER, Sidecar, UnreadableTableError, split_name
 from pixsieve.verify.tars import members
 
 if TYPE_CHECKING:
@@ -46,8 +46,10 @@ class ShardTask:
         sidecar: Name of its sidecar, None if it has none.
         own: Whether pixsieve's own contract holds for it.
         listed: What the manifest says of the two files; empty without a manifest.
-        split: Split that its rows must have.
-        samples: Samples that it must have, None if nothing says so.
+        split: Split that its rows must have, None if they must have none.
+        bucket: Bucket that its rows must have, likewise.
+        samples: Samples that it must have, None if nothing says so; then nothing says of which
+            split and bucket it is, either.
         walk: Whether the tar is read; if not, only the sidecar's rows and their names are.
         share: Share of the samples whose content is checked, above 0 and at most 1.
         decode: Whether images are decoded.
@@ -60,6 +62,7 @@ class ShardTask:
     own: bool
     listed: dict[str, ListedFile] = field(default_factory=dict)
     split: str | None = None
+    bucket: str | None = None
     samples: int | None = None
     walk: bool = True
     share: float = 1.0
@@ -191,6 +194,8 @@ class _ShardCheck:
         sidecar = self._sidecar()
         if sidecar is not None and self._comparable(sidecar):
             self.rows = sidecar
+            if task.own:
+                self._groups(sidecar)
         tar = self.folder / task.tar
         walked = task.walk and tar.is_file()
         if walked:
@@ -236,7 +241,10 @@ class _ShardCheck:
     def _comparable(self, sidecar: Sidecar) -> bool:
         name = self.task.sidecar or ""
         if self.task.own:
-            return sidecar.check_contract(lambda rule, text: self.findings.add(rule, name, text))
+            return sidecar.check_contract(
+                lambda rule, text: self.findings.add(rule, name, text),
+                without=() if self.task.bucket else LATER,
+            )
         if not sidecar.keys and sidecar.rows:
             self.unchecked.append(
                 "the sidecar has no column that names samples, so no row was compared"
@@ -247,6 +255,19 @@ class _ShardCheck:
                 "img2dataset's sha256 column: it is of the image as it was before resizing"
             )
         return True
+
+    def _groups(self, sidecar: Sidecar) -> None:
+        """Check that all rows are of the shard's split and bucket, or at least of one."""
+        stated = self.task.samples is not None
+        for name, expected in (("split", self.task.split), ("bucket", self.task.bucket)):
+            values = sidecar.column(name)
+            if values and not stated:
+                expected = values[0]  # noqa: PLW2901  # nothing else says it
+            for key, value in zip(sidecar.keys, values, strict=False):
+                if value != expected:
+                    self._row_finding(
+                        f"column-{name}", f"{name} is {value!r}, the shard's is {expected!r}", key
+                    )
 
     def _counts(self, samples: int | None, sidecar: Sidecar | None) -> None:
         """Compare the numbers of samples and rows with what is said of them.
@@ -310,7 +331,6 @@ class _ShardCheck:
         check = SampleCheck(
             tar=task.tar,
             own=task.own,
-            split=task.split,
             decode=task.decode,
             guard=self.guard,
             tar_finding=self._tar_finding,

@@ -11,11 +11,14 @@ import pyarrow.parquet as pq
 from pixsieve.schema import SIDECAR
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 FORMAT_VERSION = 1
+LATER = ("bucket",)
+"""Columns that an older sidecar does not have."""
 _CHUNK = 1024
+_NAMES = ("image_id", "key", "member_name", "split", "bucket")
 _FAILURES = (pa.ArrowException, OSError, ValueError)  # what pyarrow raises on damaged files
 
 
@@ -40,7 +43,7 @@ class Sidecar:
         Args:
             path: The Parquet file.
             own: Whether it is said to be pixsieve's, whatever its metadata say.
-            light: Read only the columns that name samples.
+            light: Read only the columns that name samples, and say in which shards they belong.
 
         Raises:
             UnreadableTableError: If it cannot be read.
@@ -95,8 +98,15 @@ class Sidecar:
             return values
         return []
 
-    def check_contract(self, complain: Callable[[str, str], None]) -> bool:
-        """Check the file against pixsieve's contract; tell whether its rows can be compared."""
+    def check_contract(
+        self, complain: Callable[[str, str], None], without: Sequence[str] = ()
+    ) -> bool:
+        """Check the file against pixsieve's contract; tell whether its rows can be compared.
+
+        Args:
+            complain: Takes a rule and a message for each fault.
+            without: Columns that may be absent.
+        """
         try:
             version = json.loads(self.metadata.get(b"pixsieve", b"")).get("format_version")
         except (ValueError, AttributeError, RecursionError):
@@ -107,7 +117,9 @@ class Sidecar:
                 f"the file's metadata 'pixsieve' has the format version {version!r}, "
                 f"this program knows {FORMAT_VERSION}",
             )
-        wrong = schema_faults(self.schema, SIDECAR)
+        absent = {name for name in without if name not in self.schema.names}
+        expected = pa.schema([field for field in SIDECAR if field.name not in absent])
+        wrong = schema_faults(self.schema, expected)
         for message in wrong:
             complain("sidecar-schema", message)
         for field in SIDECAR:
@@ -195,5 +207,5 @@ def _comparable(kind: str, names: set[str], *, light: bool) -> tuple[str, ...]:
         "unknown": ("key", "member_name", "tar_file"),
     }[kind]
     if light:
-        known = tuple(name for name in known if name in {"image_id", "key", "member_name"})
+        known = tuple(name for name in known if name in _NAMES)
     return tuple(name for name in known if name in names)
