@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import pickle
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pixsieve.select.base import Rows
+    from pixsieve.stage import SelectStage
 
 NO_COLUMNS = pa.schema([])
 
@@ -133,3 +135,25 @@ def _write(path: Path, rows: Iterable[Mapping[str, Any]], wanted: pa.Schema) -> 
     table = pa.table([pa.array(columns[f.name], f.type) for f in wanted], schema=wanted)
     path.write_bytes(tables.table_bytes(table))
     return str(path)
+
+
+def run_rounds(stage: SelectStage, scope: Scope, folder: Path) -> Rows:
+    """Run the tasks of a stage one after the other; return what it decides over.
+
+    Args:
+        stage: With tasks of its own.
+        scope: The table.
+        folder: Where the tasks' files go.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rounds = stage.rounds(scope)
+    paths: list[str] | None = None
+    for number in itertools.count():
+        try:
+            tasks = next(rounds) if paths is None else rounds.send(paths)
+        except StopIteration:
+            break
+        paths = [str(folder / f"round-{number}-{at}") for at in range(len(tasks))]
+        for task, path in zip(tasks, paths, strict=True):
+            pickle.loads(pickle.dumps(task)).work(path)  # noqa: S301  # as it is sent to a worker
+    return scope.rows(paths or ())
