@@ -1,4 +1,4 @@
-"""The planted near-duplicates: each variant is there, pages and charts differ, all is repeatable."""
+"""Planted near-duplicates: each variant is there, pages and charts differ, all is repeatable."""
 
 from __future__ import annotations
 
