@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from pixsieve import schema
 from pixsieve.errors import PlanError, RunError
+from pixsieve.select import evidence
 from pixsieve.select.base import Rows, Verdicts
 from pixsieve.select.decide import Decided, decide
 from pixsieve.stages import (
@@ -62,7 +63,15 @@ def run(
         earlier = path
     table = pq.read_table(folder / f"selection-{number}.parquet")
     assert table.select(schema.SELECTION.names).schema == schema.SELECTION
-    return decided, [{"row": at, **row} for at, row in enumerate(table.to_pylist())]
+    values = evidence.from_metadata(table.schema)
+    columns = [name for each in values.values() for name in each.columns]
+    for name in set(columns) - set(table.column_names):
+        (column,) = (batch.columns[name] for batch in rows.batches((name,)))
+        table = table.append_column(name, column)
+    told = evidence.spelled(values, table)
+    table = table.set_column(table.column_names.index("evidence"), "evidence", told)
+    shown = table.select([n for n in table.column_names if n in {*schema.SELECTION.names, "mark"}])
+    return decided, [{"row": at, **row} for at, row in enumerate(shown.to_pylist())]
 
 
 def test_each_row_says_where_it_ended_and_why(tmp_path: Path):
@@ -278,9 +287,9 @@ def test_what_a_stage_adds_is_there_for_the_next_ones_in_its_pass_and_later(tmp_
         ([Marks()], [FilterStage("width > 0")], [FilterStage("mark < 60")]),
     ):
         decided, rows = run(tmp_path / str(len(passes)), samples, *passes, added=added)
+        assert [row["mark"] for row in rows] == list(range(0, 80, 10))
         assert decided.splits == ("train", "eval")  # in the stage's order
         assert decided.buckets == ("b0", "b1", "b2")
-        assert [row["mark"] for row in rows] == list(range(0, 80, 10))
         kept = [row["row"] for row in rows if row["status"] == "kept"]
         assert kept == [0, 2, 3, 4, 5]
         for row in rows:

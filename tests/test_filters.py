@@ -22,11 +22,12 @@ SCORES = pa.schema(
 
 
 def dropped(stage: FilterStage, folder: Path, samples: list[dict[str, object]], **options: object):
-    verdicts = stage.decide(make_rows(folder, samples, added=SCORES, **options))
+    rows = make_rows(folder, samples, added=SCORES, **options)
+    verdicts = stage.decide(rows)
     assert verdicts.reason == "filter"
-    evidence = [
-        json.loads(text, parse_constant=pytest.fail) for text in verdicts.evidence.to_pylist()
-    ]
+    table = rows.take(verdicts.drop, (*verdicts.evidence.columns, "image_id"))
+    told = verdicts.evidence.of(table).to_pylist()
+    evidence = [json.loads(text, parse_constant=pytest.fail) for text in told]
     return dict(zip(verdicts.drop.tolist(), evidence, strict=True))
 
 

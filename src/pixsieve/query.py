@@ -12,7 +12,9 @@ from pixsieve import schema
 from pixsieve.engine.catalog import find_workspace, read_catalog
 from pixsieve.errors import PixsieveError, SourceError, SourceNotFoundError, UsageError
 from pixsieve.export import dataset
+from pixsieve.select import evidence
 from pixsieve.select.base import FROM_INDEX
+from pixsieve.storage import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -92,9 +94,25 @@ def _workspace_tables(connection: duckdb.DuckDBPyConnection, workspace: Path) ->
         shape = (first is None, [(family.identity, family.names) for family in source.families])
         groups.setdefault(repr(shape), []).append((source, first))
         row += source.rows
-    selection = _parquet([str(workspace / catalog.selection)], "file_row_number = true")
+    table = str(workspace / catalog.selection)
+    selection = _parquet([table], "file_row_number = true")
     parts = [_side_by_side(workspace, group, selection) for group in groups.values()]
-    connection.sql(" UNION ALL BY NAME ".join(parts)).create_view("samples")
+    samples = connection.sql(" UNION ALL BY NAME ".join(parts))
+    samples.create_view("pixsieve_samples")
+    cases = _evidence(samples, tables.schema_of(table))
+    replaced = f" REPLACE (CASE {cases} ELSE evidence END AS evidence)" if cases else ""
+    connection.sql(f"SELECT *{replaced} FROM pixsieve_samples").create_view("samples")  # noqa: S608
+
+
+def _evidence(samples: duckdb.DuckDBPyRelation, selection: pa.Schema) -> str:
+    """Return the cases of an expression that spells out what the selection table only refers to."""
+    known = evidence.from_metadata(selection)
+    schema = samples.limit(0).to_arrow_table().schema
+    return " ".join(
+        f"WHEN evidence IS NULL AND stage = '{label.replace(chr(39), 2 * chr(39))}' "
+        f"THEN {values.sql(schema)}"
+        for label, values in known.items()
+    )
 
 
 def _side_by_side(

@@ -27,6 +27,7 @@ from pyarrow import fs
 from pixsieve.engine.catalog import find_workspace, read_catalog
 from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
 from pixsieve.export import dataset
+from pixsieve.query import query
 from pixsieve.schema import Status
 from pixsieve.select.base import FROM_INDEX
 from pixsieve.storage import tables
@@ -138,7 +139,7 @@ def why(output_dir: str | Path, key: str, *, limit: int = LIMIT) -> list[Answer]
     known = _can_be_stored(key)
     for name in dict.fromkeys([key, os.path.splitext(key)[0]]) if known else ():  # noqa: PTH122
         if found := _find(sources, name, limit):
-            return _with_twins(sources, found)
+            return _with_evidence(Path(output_dir), _with_twins(sources, found))
     close = _nearest(sources, key) if known else []
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     msg = (
@@ -310,6 +311,17 @@ def _with_twins(sources: Sequence[_Rows], found: list[Answer]) -> list[Answer]:
     test = pc.field("image_id").isin(wanted.cast(pa.string()))
     twins = {row["image_id"]: _answer(row) for rows in sources for row in rows(test)}
     return [replace(each, twin=twins.get(each.duplicate_of or "")) for each in found]
+
+
+def _with_evidence(folder: Path, found: list[Answer]) -> list[Answer]:
+    """Add the evidence that a workspace's selection table only refers to."""
+    wanted = [a.image_id for a in found if a.status == Status.DROPPED and a.evidence is None]
+    if not wanted or (folder / dataset.MANIFEST).is_file():
+        return found
+    names = ", ".join("'" + name.replace("'", "''") + "'" for name in wanted)
+    told = query(folder, f"SELECT image_id, evidence FROM samples WHERE image_id IN ({names})")  # noqa: S608
+    known = dict(zip(*told.to_pydict().values(), strict=True))
+    return [replace(a, evidence=a.evidence or known.get(a.image_id)) for a in found]
 
 
 def _nearest(sources: Sequence[_Rows], key: str) -> list[str]:

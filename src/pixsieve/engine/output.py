@@ -89,7 +89,7 @@ class _Intent:
         """Tell whether a file of this name may be of this run."""
         if name in (dataset.DROPPED, dataset.RECIPE):
             return True
-        stem = rf"{re.escape(self.prefix)}(-[A-Za-z0-9_]+)?-{re.escape(self.hash)}-[0-9]{{6,}}"
+        stem = rf"{re.escape(self.prefix)}(-[a-z0-9_-]+)?-{re.escape(self.hash)}-[0-9]{{6,}}"
         return re.fullmatch(rf"{stem}\.(tar|parquet)", name) is not None
 
     def stands(self, output: Path) -> bool:
@@ -310,7 +310,7 @@ def take_over(
     if finished and standing != planned.digest:
         raise _other_inputs(output)
     names = {
-        f"{shard_stem(writer, name, shard.split, shard.index)}.{kind}"
+        f"{shard_stem(writer, name, shard.split, shard.index, shard.bucket)}.{kind}"
         for shard in planned.shards
         for kind in ("tar", "parquet")
     }

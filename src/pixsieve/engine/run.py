@@ -252,8 +252,7 @@ def _plan(job: Job, parts: tuple[Part, ...], selected: work.Selected) -> work.Pl
         "plan", selected.table.sha256, parts_key(parts), job.recipe.plan.writer, str(added)
     )
     with job.step("plan", None, "shards") as step:
-        selection = job.ledger.resolve(selected.table.path)
-        bound = functools.partial(work.plan, parts, selection, writer, added, job.site, key)
+        bound = functools.partial(work.plan, parts, selected, writer, added, job.site, key)
         planned = job.single(step, "plan", key, work.Planned, bound)
         step.facts = {"shards": len(planned.shards)}
     return planned
@@ -266,7 +265,10 @@ def _export(
     writer = _writer(job)
     known = output.known_shards(manifest)
     found: dict[str, work.Exported] = {}
-    stems = [shard_stem(writer, name_hash, shard.split, shard.index) for shard in planned.shards]
+    stems = [
+        shard_stem(writer, name_hash, shard.split, shard.index, shard.bucket)
+        for shard in planned.shards
+    ]
     total = sum(shard.samples for shard in planned.shards)
     with job.step("export", total, "samples") as step:
 
@@ -352,7 +354,7 @@ def _commit(
             shards=[
                 dataset.ShardEntry(
                     tar=shard.tar.name, sidecar=shard.sidecar.name, split=planned_shard.split,
-                    samples=shard.samples,
+                    bucket=planned_shard.bucket, samples=shard.samples,
                 )
                 for shard, planned_shard in zip(shards, planned.shards, strict=True)
             ],

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from pixsieve.engine.job import Job
     from pixsieve.pipeline import Pass, Step
+    from pixsieve.select.base import Task
+    from pixsieve.stage import Rounds
 
 CHUNK_ROWS = 65_536
 """Rows of a table of narrow columns, at least: few files are read when many rows are decided."""
@@ -161,13 +163,12 @@ def _rounds(job: Job, step: Step, scope: Scope, place: object) -> list[work.Writ
     assert isinstance(stage, SelectStage)  # noqa: S101  # no other has rounds
     rounds = stage.rounds(scope)
     written: list[work.Written] = []
-    paths: list[str] | None = None
     number = 0
     while True:
-        try:
-            with blaming(stage):
-                tasks = next(rounds) if paths is None else rounds.send(paths)
-        except StopIteration:
+        paths = [job.ledger.resolve(each.table.path) for each in written]
+        with blaming(stage):
+            tasks = _next(rounds, paths if number else None)
+        if tasks is None:
             return written
         name = tasks[0].name.split()[0] if tasks else step.label
         with job.step(name, len(tasks), "tasks") as underway:
@@ -178,5 +179,12 @@ def _rounds(job: Job, step: Step, scope: Scope, place: object) -> list[work.Writ
                 units.append((key, f"{step.label}: {task.name}", bound))
             written = job.all(underway, work.Written, units)
             underway.facts = {"tasks": len(tasks)}
-        paths = [job.ledger.resolve(each.table.path) for each in written]
         number += 1
+
+
+def _next(rounds: Rounds, paths: Sequence[str] | None) -> Sequence[Task] | None:
+    """Return a stage's next tasks, if there are more; the first ones need no paths."""
+    try:
+        return next(rounds) if paths is None else rounds.send(paths)
+    except StopIteration:
+        return None

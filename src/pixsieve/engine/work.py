@@ -20,10 +20,11 @@ from pixsieve.engine.ledger import TableRecord, Workspace
 from pixsieve.engine.result import ReasonCount
 from pixsieve.errors import PlanError
 from pixsieve.export import shard as shard_module
-from pixsieve.export.plan import plan_export
+from pixsieve.export.plan import Groups, plan_export
 from pixsieve.export.shard import FileRecord, WrittenShard
 from pixsieve.fingerprint import fingerprint
 from pixsieve.scorers.measure import PROBLEM, PROBLEM_DETAIL, Scorer, measure_part
+from pixsieve.select import evidence
 from pixsieve.select.base import Part, collected, read_parts
 from pixsieve.select.decide import decide
 from pixsieve.sources import SourceFiles, index_shard
@@ -138,6 +139,7 @@ class ShardPlan:
     """One output shard to be: how many samples, from which plan table."""
 
     split: str | None
+    bucket: str | None
     index: int
     samples: int
     table: TableRecord
@@ -366,7 +368,7 @@ def _unscored(parts: Sequence[Part], family: int) -> Iterator[pa.Table]:
 
 def plan(
     parts: Sequence[Part],
-    selection: str,
+    selected: Selected,
     writer: ImageWriterStage,
     added: pa.Schema,
     site: Site,
@@ -375,14 +377,34 @@ def plan(
 ) -> Planned:
     """Write the plan tables of an export."""
     del context
+    selection = site.workspace.resolve(selected.table.path)
+    groups = {
+        name: Groups.of(names, tables.read_table(selection, [name])[name])
+        for name, names in (("split", selected.splits), ("bucket", selected.buckets))
+        if names
+    }
+    told = [
+        name for name in tables.schema_of(selection).names if name not in schema.SELECTION.names
+    ]
+    extra = tables.runs_of_rows(selection, [part.rows for part in parts], told) if told else None
     rank = tables.read_table(selection, ["rank"])["rank"].fill_null(-1).to_numpy()
     kept = np.flatnonzero(rank >= 0)
     order = kept[np.argsort(rank[kept], kind="stable")]
     folder = Path(site.workspace.resolve(f"plans/{key}"))
-    found = plan_export(parts, order, writer, added, folder)
+    found = plan_export(
+        parts,
+        order,
+        writer,
+        added,
+        folder,
+        splits=groups.get("split"),
+        buckets=groups.get("bucket"),
+        extra=extra,
+    )
     shards = tuple(
         ShardPlan(
             split=shard.split,
+            bucket=shard.bucket,
             index=shard.index,
             samples=shard.samples,
             table=_recorded(site.workspace, f"plans/{key}/{shard.table.name}"),
@@ -432,15 +454,21 @@ def account(
     with tables.table_writer(
         LocalStorage(), site.workspace.resolve(path), schema.DROPPED, tables.DATASET
     ) as writer:
+        values = evidence.from_metadata(tables.schema_of(selection))
         columns = [name for name in schema.DROPPED.names if name in schema.SAMPLE.names]
-        told = ["status", "stage", "reason", "evidence", "duplicate_of"]
-        runs = tables.runs_of_rows(selection, [part.rows for part in parts], [*told, "rank"])
-        for part, table, verdicts in zip(parts, read_parts(parts, columns), runs, strict=True):
+        columns += [name for each in values.values() for name in each.columns]
+        columns = list(dict.fromkeys(columns))
+        added = [name for name in tables.schema_of(selection).names if name in columns]
+        stored = [name for name in columns if name not in added]
+        runs = tables.runs_of_rows(selection, [part.rows for part in parts])
+        for part, read, verdicts in zip(parts, read_parts(parts, stored), runs, strict=True):
             _digest(digests, part)
-            gone = verdicts["rank"].is_null()
-            for name in told:
-                table = table.append_column(name, verdicts[name])  # noqa: PLW2901  # one table, growing
-            lost.append(table.filter(gone).select(schema.DROPPED.names).cast(schema.DROPPED))
+            for name in verdicts.column_names:
+                read = read.append_column(name, verdicts[name])  # noqa: PLW2901  # one table, growing
+            gone = read.filter(verdicts["rank"].is_null())
+            told = evidence.spelled(values, gone)
+            gone = gone.set_column(gone.column_names.index("evidence"), "evidence", told)
+            lost.append(gone.select(schema.DROPPED.names).cast(schema.DROPPED))
             rows += len(lost[-1])
             if sum(map(len, lost)) >= tables.ROW_GROUP:  # not a row group for each part
                 writer.write_table(pa.concat_tables(lost))

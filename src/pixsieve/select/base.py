@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pixsieve.select.evidence import Values
+
 BATCH_ROWS = 65_536
 """Rows that a stage is handed at a time; memory follows it, not the dataset."""
 
@@ -107,7 +109,8 @@ class Verdicts:
     Attributes:
         drop: Numbers of the rows to drop, ascending, int64; only rows that are kept so far.
         reason: Stable code of the stage's one reason to drop.
-        evidence: JSON objects, one for each dropped row: the values that decided.
+        evidence: JSON objects, one for each dropped row: the values that decided. Where these are
+            values of the row's own columns, it is enough to name the columns.
         duplicate_of: The kept sample's image_id for each dropped row, or ``None``.
         order: For every row a sort key, uint64; rows with equal keys stay in index order.
         split: For every row the name of its split. A dictionary array says in which order splits
@@ -119,7 +122,7 @@ class Verdicts:
 
     drop: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     reason: str = ""
-    evidence: pa.Array | None = None
+    evidence: pa.Array | Values | None = None
     duplicate_of: pa.Array | None = None
     order: NDArray[np.uint64] | None = None
     split: pa.Array | None = None

@@ -14,7 +14,9 @@ import pyarrow.compute as pc
 from pixsieve import schema
 from pixsieve.errors import PlanError
 from pixsieve.schema import Status
+from pixsieve.select import evidence
 from pixsieve.select.base import Verdicts
+from pixsieve.select.evidence import Values
 from pixsieve.stage import blaming
 from pixsieve.storage import LocalStorage, tables
 
@@ -60,6 +62,7 @@ class _State:
     keys: NDArray[np.uint64] | None = None
     words: dict[str, pa.DictionaryArray] = field(default_factory=dict)
     told: list[Verdicts] = field(default_factory=list)
+    values: dict[str, Values] = field(default_factory=dict)
 
 
 def decide(
@@ -135,6 +138,8 @@ def _apply(state: _State, label: str, verdict: Verdicts, rows: Rows) -> None:
             state.words[name] = _as_words(given)
     for name, column in verdict.columns.items():
         rows.decided[name] = pa.chunked_array(column) if isinstance(column, pa.Array) else column
+    if isinstance(verdict.evidence, Values):
+        state.values[label] = verdict.evidence
     state.told.append(verdict)
 
 
@@ -172,6 +177,8 @@ def _fault(verdict: object, stage: SelectStage, kept: NDArray[np.bool_]) -> str 
     if len(drop) and not verdict.reason:
         return "it dropped rows and gave no reason"
     for name, column in (("evidence", verdict.evidence), ("duplicate_of", verdict.duplicate_of)):
+        if isinstance(column, Values):
+            continue
         if column is not None and len(column) != len(drop):
             return f"{name} has {len(column)} rows, {len(drop)} are dropped"
     if order is not None and (order.dtype != np.uint64 or order.shape != kept.shape):
@@ -215,6 +222,7 @@ def _start(rows: Rows) -> _State:
         status, stage, reason = text.split("\0")
         meaning.append(_code(state, (status, stage or None, reason or None)))
     codes[:] = np.array(meaning, np.int16)[joined.indices.to_numpy()] if len(rows) else 0
+    state.values = evidence.from_metadata(tables.schema_of(rows.selection))
     ranks = found["rank"].fill_null(0).to_numpy()
     state.keys = ranks.astype(np.uint64)
     return state
@@ -224,7 +232,7 @@ def _unscored(
     state: _State, rows: Rows, failed: Callable[[], Iterator[pa.Table]] | None
 ) -> dict[int, str]:
     """Fail the kept rows that could not be scored; return the evidence of each."""
-    evidence: dict[int, str] = {}
+    details: dict[int, str] = {}
     first = 0
     for table in failed() if failed else ():
         problem, detail = table["problem"], table["problem_detail"]
@@ -233,9 +241,9 @@ def _unscored(
                 rows.kept[first + at] = False
                 outcome = (Status.FAILED, "inspect", problem[at].as_py())
                 state.codes[first + at] = _code(state, outcome)
-                evidence[first + at] = json.dumps({"detail": detail[at].as_py()})
+                details[first + at] = json.dumps({"detail": detail[at].as_py()})
         first += len(table)
-    return evidence
+    return details
 
 
 def _ranks(kept: NDArray[np.bool_], keys: NDArray[np.uint64] | None) -> NDArray[np.int64]:
@@ -262,7 +270,10 @@ class _Writer:
         earlier = [] if rows.selection is None else tables.schema_of(rows.selection)
         known = {*schema.SELECTION.names, *rows.decided}
         self._kept_columns = [field for field in earlier if field.name not in known]
-        self._schema = pa.schema([*schema.SELECTION, *self._kept_columns, *added])
+        self._schema = pa.schema(
+            [*schema.SELECTION, *self._kept_columns, *added],
+            metadata=evidence.to_metadata(state.values),
+        )
         words = [each for column in zip(*state.outcomes, strict=True) for each in column]
         self._dictionary = pa.array(sorted({word for word in words if word}), pa.string())
         at = {word: number for number, word in enumerate(self._dictionary.to_pylist())}
@@ -281,12 +292,12 @@ class _Writer:
         """Return the rows from ``start`` to before ``stop``."""
         codes = pa.array(self._state.codes[start:stop])
         ranks = self._ranks[start:stop]
-        evidence, twin = self._told(start, stop)
+        told, twin = self._told(start, stop)
         found: dict[str, pa.Array | pa.ChunkedArray] = {
             name: pa.DictionaryArray.from_arrays(words.take(codes), self._dictionary)
             for name, words in zip(("status", "stage", "reason"), self._word, strict=True)
         }
-        found |= {"evidence": evidence, "duplicate_of": twin}
+        found |= {"evidence": told, "duplicate_of": twin}
         for name in _WORDS:
             words = self._state.words.get(name)
             found[name] = pa.nulls(stop - start, self._schema.field(name).type)
@@ -313,10 +324,10 @@ class _Writer:
         if self._rows.selection is not None:
             names = ["evidence", "duplicate_of"]
             earlier = tables.read_rows(self._rows.selection, start, stop, names).combine_chunks()
-            told = np.flatnonzero(
+            there = np.flatnonzero(
                 pc.or_(earlier["evidence"].is_valid(), earlier["duplicate_of"].is_valid())
             )
-            pieces.append((told, *(_array(earlier[name]).take(pa.array(told)) for name in names)))
+            pieces.append((there, *(_array(earlier[name]).take(pa.array(there)) for name in names)))
         else:
             pieces.append(self._failed(start, stop))
         for verdict in self._state.told:
@@ -324,7 +335,7 @@ class _Writer:
             size = int(high - low)
             columns = (
                 pa.nulls(size, pa.string())
-                if column is None
+                if column is None or isinstance(column, Values)
                 else _array(column).slice(low, size).cast(pa.string())
                 for column in (verdict.evidence, verdict.duplicate_of)
             )
@@ -333,6 +344,8 @@ class _Writer:
         lines = pa.array([self._unscored[row] for row in late], pa.string())
         numbers = np.array(late, np.int64) - start
         pieces.append((numbers, lines, pa.nulls(len(late), pa.string())))
+        if not any(len(piece[0]) for piece in pieces):
+            return pa.nulls(count, pa.string()), pa.nulls(count, pa.string())
         at = np.full(count, -1, np.int64)
         at[np.concatenate([piece[0] for piece in pieces])] = np.arange(
             sum(len(piece[0]) for piece in pieces)

@@ -73,7 +73,7 @@ def _candidates(rows: Rows) -> NDArray[np.int64]:
     Takes 16 bytes a row, so that whole rows are held for duplicates only.
     """
     prefixes = [
-        hex_digits(pc.utf8_slice_codeunits(pc.fill_null(batch.columns["sha256"], "0" * 64), 0, 16))
+        hex_digits(pc.fill_null(batch.columns["sha256"], "0" * 64), 0)
         for batch in rows.batches(("sha256",))
     ]
     kept = np.flatnonzero(rows.kept)

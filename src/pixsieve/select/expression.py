@@ -136,6 +136,11 @@ def evaluate(text: str, table: pa.Table) -> pa.ChunkedArray:
         raise PlanError(msg) from error
 
 
+def project(sql: str, table: pa.Table) -> pa.ChunkedArray:
+    """Return the value of SQL of pixsieve's own for each row."""
+    return _evaluate(sql, table)[0]
+
+
 @functools.cache
 def _connection() -> duckdb.DuckDBPyConnection:
     """A database in memory that reaches no file and no network; one thread keeps the order."""

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixsieve.select import expression
 from pixsieve.select.base import Verdicts
+from pixsieve.select.evidence import Values
 from pixsieve.stage import SelectStage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pixsieve.select.base import Rows
@@ -68,18 +67,14 @@ class FilterStage(SelectStage):
 
     def decide(self, rows: Rows) -> Verdicts:
         columns = expression.check(self.where, rows.columns)
-        dropped: list[NDArray[np.int64]] = []
-        evidence: list[str] = []
+        dropped = [np.empty(0, np.int64)]
         for batch in rows.batches(columns or ("image_id",)):
             drop = np.flatnonzero(batch.kept & ~self.passes(batch.columns))
             dropped.append(drop + batch.first)
-            values = batch.columns.select(columns).take(pa.array(drop)).to_pylist()
-            values = values if columns else [{}] * len(drop)
-            evidence.extend(_json({"where": self.where, **row}) for row in values)
         return Verdicts(
-            drop=np.concatenate(dropped) if dropped else np.empty(0, np.int64),
+            drop=np.concatenate(dropped),
             reason="filter",
-            evidence=pa.array(evidence, pa.string()),
+            evidence=Values({"where": self.where}, columns),
         )
 
 
@@ -88,18 +83,3 @@ def _scale(about: Mapping[bytes, bytes]) -> tuple[float, float] | None:
     text = about.get(b"scale", b"").decode()
     found = _SCALE.match(text)
     return (float(found[1]), float(found[2])) if found else None
-
-
-def _json(value: object) -> str:
-    """Return strict JSON: what it has no form for, such as NaN or a date, becomes text."""
-    return json.dumps(_plain(value), allow_nan=False, default=str)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value

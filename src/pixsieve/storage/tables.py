@@ -34,7 +34,7 @@ WORKING: Mapping[str, object] = {
 """For tables of the working state: many small ones, for which zstd and dictionaries cost four
 times as much."""
 SELECTION: Mapping[str, object] = {
-    "compression": "lz4",
+    "compression": {"rank": "none", "evidence": "lz4", "duplicate_of": "lz4"},
     "use_dictionary": ["status", "stage", "reason", "split", "bucket"],
     "write_statistics": False,
 }
