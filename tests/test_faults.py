@@ -799,7 +799,7 @@ def test_temporary_files_of_killed_runs_are_removed(corpus: Path, tmp_path: Path
     output, work = tmp_path / "out", tmp_path / "work" / ".pixsieve"
     pipeline = make_pipeline(corpus / "files", output)
     run_pipeline(pipeline, workspace=work.parent)
-    (plans,) = (work / "plans").iterdir()
+    (plans,) = (path for path in (work / "plans").iterdir() if path.is_dir())
     old = [
         output / ".a.tar.0123abcd.tmp",
         plans / ".b.parquet.0123abcd.tmp",

@@ -315,13 +315,19 @@ def _with_twins(sources: Sequence[_Rows], found: list[Answer]) -> list[Answer]:
 
 def _with_evidence(folder: Path, found: list[Answer]) -> list[Answer]:
     """Add the evidence that a workspace's selection table only refers to."""
-    wanted = [a.image_id for a in found if a.status == Status.DROPPED and a.evidence is None]
+    answers = [*found, *(answer.twin for answer in found if answer.twin is not None)]
+    wanted = [a.image_id for a in answers if a.status == Status.DROPPED and a.evidence is None]
     if not wanted or (folder / dataset.MANIFEST).is_file():
         return found
     names = ", ".join("'" + name.replace("'", "''") + "'" for name in wanted)
     told = query(folder, f"SELECT image_id, evidence FROM samples WHERE image_id IN ({names})")  # noqa: S608
     known = dict(zip(*told.to_pydict().values(), strict=True))
-    return [replace(a, evidence=a.evidence or known.get(a.image_id)) for a in found]
+
+    def filled(answer: Answer) -> Answer:
+        twin = answer.twin and filled(answer.twin)
+        return replace(answer, evidence=answer.evidence or known.get(answer.image_id), twin=twin)
+
+    return [filled(answer) for answer in found]
 
 
 def _nearest(sources: Sequence[_Rows], key: str) -> list[str]:
