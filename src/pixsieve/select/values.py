@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pixsieve.errors import PlanError, nearest
 from pixsieve.select.keys import _mix as mixed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from pixsieve.select.base import Rows
@@ -173,27 +169,3 @@ def told(name: object) -> str:
         return "no value"
     text = repr(name) if isinstance(name, str) else str(name)
     return text if len(text) <= 40 else f"{text[:37]}..."  # noqa: PLR2004
-
-
-def json_texts(names: Sequence[object]) -> pa.Array:
-    """Return values as JSON; what it has no form for, such as a date, as text."""
-    return pa.array([json.dumps(name, default=str) for name in names], pa.string())
-
-
-def json_objects(**values: pa.Array | str) -> pa.Array:
-    """Return one JSON object a row, of columns that hold numbers or, as text, JSON.
-
-    Null, NaN and infinity are ``null``. Without a loop over rows.
-    """
-    pieces: list[pa.Array | pa.Scalar] = []
-    for number, (name, column) in enumerate(values.items()):
-        pieces.append(pa.scalar(f"{', ' if number else '{'}{json.dumps(name)}: "))
-        if isinstance(column, str):
-            pieces.append(pa.scalar(column))
-            continue
-        if pa.types.is_floating(column.type):
-            if pa.types.is_float16(column.type):
-                column = column.cast(pa.float32())  # noqa: PLW2901
-            column = pc.if_else(pc.is_finite(column), column, None)  # noqa: PLW2901
-        pieces.append(pc.fill_null(column.cast(pa.string()), "null"))
-    return pc.binary_join_element_wise(*pieces, "}", "")
