@@ -38,7 +38,8 @@ def read(path: str) -> dict[str, NDArray[Any]]:
     Raises:
         StorageError: the file is missing or damaged.
     """
-    return {name: _as_numpy(values) for name, values in read_arrow(path).items()}
+    arrays = read_arrow(path)
+    return {name: _as_numpy(each) for name, each in arrays.items() if not _is_text(each.type)}
 
 
 def read_arrow(path: str) -> dict[str, pa.Array]:
@@ -49,6 +50,10 @@ def read_arrow(path: str) -> dict[str, pa.Array]:
         msg = f"cannot read the arrays {path}: {error}"
         raise StorageError(msg) from error
     return {name: batch.column(name).values for name in batch.schema.names}
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind))
 
 
 def _listed(values: pa.Array) -> pa.LargeListArray:
