@@ -41,7 +41,7 @@ def check(text: str, columns: pa.Schema) -> tuple[str, ...]:
     Raises:
         PlanError: with what is wrong, the columns there are, and the nearest name.
     """
-    tree = _parse(text)
+    tree = _select(_parse(text))
     names = {name.lower(): name for name in columns.names}
     # The arrow of json has the class of a lambda, too, and a parameter may be called like a column:
     # what could be a column counts as one.
@@ -77,13 +77,15 @@ def check(text: str, columns: pa.Schema) -> tuple[str, ...]:
 class Threshold(NamedTuple):
     """A comparison of a column with a number.
 
-    ``keeps`` is the end that makes the whole expression true, ``"higher"`` or ``"lower"``, where
-    that can be told.
+    ``column`` may also be an expression of columns, such as ``least(width, height)``. ``keeps`` is
+    the end that makes the whole expression true, ``"higher"`` or ``"lower"``, where that can be
+    told. ``ordered`` tells a comparison of order from ``=`` and the like.
     """
 
     column: str
     value: float
     keeps: str | None
+    ordered: bool
 
 
 _KEEPS = {
@@ -93,35 +95,81 @@ _KEEPS = {
     "COMPARE_LESSTHANOREQUALTO": "lower",
 }
 _SWAPPED = {"higher": "lower", "lower": "higher"}
-_PLAIN = frozenset({"COMPARISON", "CONJUNCTION", "COLUMN_REF", "CONSTANT"})
+_COMPARING = frozenset({"COMPARISON", "BETWEEN"})
+_PLAIN = _COMPARING | {"CONJUNCTION", "COLUMN_REF", "CONSTANT"}
 
 
 def thresholds(text: str) -> tuple[Threshold, ...]:
-    """Return the comparisons of columns with numbers."""
-    nodes = list(_nodes(_parse(text)))
+    """Return the comparisons of columns with numbers, those of ``BETWEEN`` included."""
+    tree = _parse(text)
+    nodes = list(_nodes(_select(tree)))
     # Nothing negates a comparison, be it another one: (a < 5) = false.
     told = all(node["class"] in _PLAIN for node in nodes if "class" in node) and not any(
-        side["class"] in ("COMPARISON", "CONJUNCTION")
+        side["class"] in (*_COMPARING, "CONJUNCTION")
         for node in nodes
-        if node.get("class") == "COMPARISON"
-        for side in (node["left"], node["right"])
+        if node.get("class") in _COMPARING
+        for side in node.values()
+        if isinstance(side, dict)
     )
-    found = []
-    for node in nodes:
+    return tuple(
+        Threshold(
+            column=str(side["column_names"][0]) if _is_column(side) else _sql(tree, side),
+            value=float(number["literal"]["text"]),
+            keeps=end if told else None,
+            ordered=end is not None,
+        )
+        for side, number, end in _comparisons(tree)
+    )
+
+
+def with_threshold(text: str, number: int, value: float) -> str:
+    """Return the expression with another value in one of its comparisons.
+
+    Args:
+        text: The expression.
+        number: Which of its :func:`thresholds`.
+        value: The new value.
+    """
+    tree = _parse(text)
+    constant = list(_comparisons(tree))[number][1]
+    kind = "INTEGER" if isinstance(value, int) else "NUMERIC"
+    constant["literal"] = {"kind": kind, "text": repr(value)}
+    return _sql(tree, _select(tree))
+
+
+def _sql(tree: Any, expression: dict[str, Any]) -> str:
+    """Return an expression of a statement as SQL."""
+    statement = tree["statements"][0]
+    node = {**statement["node"], "select_list": [expression]}
+    answer = json.dumps({**tree, "statements": [{**statement, "node": node}]})
+    with _lock:
+        query = "SELECT json_deserialize_sql(?::JSON)"
+        ((found,),) = _connection().execute(query, [answer]).fetchall()
+    return str(found).removeprefix("SELECT ")
+
+
+def _comparisons(tree: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any], str | None]]:
+    """Yield what is compared, with which constant, and the end that makes the comparison true."""
+    for node in _nodes(_select(tree)):
+        sides = []
         if node.get("class") == "COMPARISON":
-            keeps = _KEEPS.get(node["type"]) if told else None
-            sides = (node["left"], node["right"])
-            for (column, number), end in ((sides, keeps), (sides[::-1], _SWAPPED.get(keeps or ""))):
-                value = _number(number)
-                if column.get("class") == "COLUMN_REF" and value is not None:
-                    found.append(Threshold(str(column["column_names"][0]), value, end))
-    return tuple(found)
+            end = _KEEPS.get(node["type"])
+            sides.append((node["left"], node["right"], end))
+            sides.append((node["right"], node["left"], _SWAPPED.get(end or "")))
+        elif node.get("class") == "BETWEEN":
+            sides.append((node["input"], node["lower"], "higher"))
+            sides.append((node["input"], node["upper"], "lower"))
+        for side, number, end in sides:
+            if _is_number(number) and any(map(_is_column, _nodes(side))):
+                yield side, number, end
 
 
-def _number(node: dict[str, Any]) -> float | None:
-    if node.get("class") != "CONSTANT" or node["literal"]["kind"] not in ("INTEGER", "NUMERIC"):
-        return None
-    return float(node["literal"]["text"])
+def _is_column(node: dict[str, Any]) -> bool:
+    return node.get("class") == "COLUMN_REF"
+
+
+def _is_number(node: dict[str, Any]) -> bool:
+    return node.get("class") == "CONSTANT" and node["literal"]["kind"] in ("INTEGER", "NUMERIC")
 
 
 def evaluate(text: str, table: pa.Table) -> pa.ChunkedArray:
@@ -164,6 +212,7 @@ def _functions() -> Mapping[str, bool]:
 
 
 def _parse(text: str) -> Any:
+    """Return DuckDB's syntax tree of a statement that selects the one expression."""
     if not text.strip():
         msg = "the filter is empty; expected an SQL expression, as after WHERE"
         raise PlanError(msg)
@@ -175,17 +224,21 @@ def _parse(text: str) -> Any:
         msg = f"filter {text!r} is not an SQL expression: {answer['error_message']}"
         raise PlanError(msg)
     node = answer["statements"][0]["node"]
-    selected = node.get("select_list", [])
     plain = (
         len(answer["statements"]) == 1
         and node["type"] == "SELECT_NODE"
-        and len(selected) == 1
+        and len(node.get("select_list", [])) == 1
         and node["from_table"]["type"] == "EMPTY"
     )
     if not plain:
         msg = f"filter {text!r} must be one SQL expression, as after WHERE"
         raise PlanError(msg)
-    return selected[0]
+    return answer
+
+
+def _select(answer: Any) -> Any:
+    """Return the tree of the one expression in what :func:`_parse` returns."""
+    return answer["statements"][0]["node"]["select_list"][0]
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:

@@ -46,7 +46,7 @@ class FilterStage(SelectStage):
     def warnings(self, columns: pa.Schema) -> tuple[str, ...]:
         found = []
         thresholds = expression.thresholds(self.where)
-        for name, value, keeps in thresholds:
+        for name, value, keeps, _ in thresholds:
             if name not in columns.names:
                 continue
             about = columns.field(name).metadata or {}
