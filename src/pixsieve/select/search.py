@@ -5,13 +5,13 @@ those of :mod:`pixsieve.select.spill`, with these arrays:
 
 - *ranks*: ``rank`` of every row, the earlier dataset's below 0.
 - *found*: ``worse``, ``better``, ``cosine``, ``cut``, as in
-  :class:`~pixsieve.select.neighbours.Pairs`; ``copy``, ``copy_of``: rows with the same vector as a
-  better one.
-- *lists*: pairs again, and ``ncc``, NaN where it is not known yet; ``wanted``, rows whose pictures
-  are to be compared.
-- *settled*: lists; ``open``, rows that must be asked again, and ``gone``, rows that go; of groups,
-  ``label_row`` and ``label``.
+  :class:`~pixsieve.select.neighbours.Pairs`, by ``worse``; ``copy``, ``copy_of``: rows with the
+  same vector as a better one.
+- *lists*: the pairs of a run of rows that ask; ``wanted``, all rows in them.
 - *pictures*: ``row``, ``picture``.
+- *settled*: ``gone``, rows that go, and ``open``, those that must be asked again; the pairs of
+  those that go with better ones that they agree with, and ``ncc``.
+- *groups*: ``gone``, which is empty, and ``open``, as above; ``row`` and ``label``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pixsieve.select import neighbours, spill, template
 from pixsieve.select.neighbours import DROPPED, OPEN, Limits, Pairs, Side, unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -120,8 +120,8 @@ def find(
         members = members.at(~_within(members.row, gone))
         visitors = visitors.at(~_within(visitors.row, gone))
         asks = known["open"]
-        if len(known["label"]):
-            labels = (known["label_row"], known["label"])
+        if "label" in known:
+            labels = (known["row"], known["label"])
     pieces: list[Pairs] = []
     copies: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     vectors = [file["vector"] for file in files]
@@ -149,17 +149,22 @@ def find(
         ]
     pairs = neighbours.joined(pieces)
     none = np.empty(0, np.int64)
-    spill.write(
-        path,
-        {
-            "worse": pairs.worse,
-            "better": pairs.better,
-            "cosine": pairs.cosine,
-            "cut": pairs.cut,
-            "copy": np.concatenate([none, *(each[0] for each in copies)]),
-            "copy_of": np.concatenate([none, *(each[1] for each in copies)]),
-        },
-    )
+    copy = np.concatenate([none, *(each[0] for each in copies)])
+    copy_of = np.concatenate([none, *(each[1] for each in copies)])
+    order = np.argsort(copy, kind="stable")
+    pairs = pairs.at(np.argsort(pairs.worse, kind="stable"))
+    _write(path, pairs, copy=copy[order], copy_of=copy_of[order])
+
+
+def _write(path: str, pairs: Pairs, **more: NDArray[Any]) -> None:
+    columns = {each.name: getattr(pairs, each.name) for each in dataclasses.fields(pairs)}
+    spill.write(path, {**columns, **more})
+
+
+def _read(path: str) -> tuple[Pairs, dict[str, NDArray[Any]]]:
+    known = spill.read(path)
+    columns = {each.name: known[each.name] for each in dataclasses.fields(Pairs)}
+    return Pairs(**columns), known
 
 
 def _of(files: Sequence[dict[str, NDArray[Any]]], cells: tuple[int, int], by: str) -> _Members:
@@ -235,78 +240,54 @@ def _within(values: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[
 
 
 def gather(
-    found: Sequence[str],
-    ranks: str,
-    limits: Limits,
-    settled: str | None,
-    known: bool,  # noqa: FBT001
-    path: str,
+    found: Sequence[str], ranks: str, limits: Limits, bounds: tuple[int, int], path: str
 ) -> None:
-    """Write the *lists* of what was found, with the copies, and what is settled before.
+    """Write the *lists* of a run of rows, with those of copies.
 
     Args:
         found: What :func:`find` left.
         ranks: See above.
         limits: Which pairs are listed.
-        settled: What is settled so far.
-        known: Whether a pair needs no confirmation.
+        bounds: The first row, and the one behind the last.
         path: Where it goes.
     """
-    files = [spill.read(each) for each in found]
     rank = spill.read(ranks)["rank"]
-    pieces = [
-        Pairs(worse=each["worse"], better=each["better"], cosine=each["cosine"], cut=each["cut"])
-        for each in files
-    ]
-    pairs = neighbours.merged(neighbours.joined(pieces), rank.__getitem__, limits)
-    copy = np.concatenate([each["copy"] for each in files])
-    pairs = _with_copies(pairs, copy, np.concatenate([each["copy_of"] for each in files]))
-    ncc = np.full(len(pairs), 1 if known else np.nan)
-    fresh = np.unique(np.concatenate([pairs.worse, pairs.better]))
-    if settled is not None:
-        before = spill.read(settled)
-        stays = ~_within(before["worse"], before["open"]) | (len(before["label"]) > 0)
-        earlier = Pairs(
-            worse=before["worse"],
-            better=before["better"],
-            cosine=before["cosine"],
-            cut=before["cut"],
-        ).at(stays)
-        pairs = neighbours.joined([pairs, earlier])
-        ncc = np.concatenate([ncc, before["ncc"][stays]])
-    order = np.lexsort((rank[pairs.better], pairs.worse))
-    _write_lists(path, pairs.at(order), ncc[order], {"wanted": fresh})
-
-
-def _write_lists(
-    path: str,
-    pairs: Pairs,
-    ncc: NDArray[np.float64],
-    rows: Mapping[str, NDArray[np.int64]],
-    agreed: NDArray[np.bool_] | None = None,
-) -> None:
-    told = {} if agreed is None else {"agreed": agreed}
-    spill.write(
-        path,
-        {
-            "worse": pairs.worse,
-            "better": pairs.better,
-            "cosine": pairs.cosine,
-            "cut": pairs.cut,
-            "ncc": ncc,
-            **rows,
-            **told,
-        },
+    files = [_read(each) for each in found]
+    copies = [slice(*np.searchsorted(file["copy"], bounds)) for _, file in files]
+    none = np.empty(0, np.int64)
+    copy, copy_of = (
+        np.concatenate(
+            [none, *(file[name][at] for (_, file), at in zip(files, copies, strict=True))]
+        )
+        for name in ("copy", "copy_of")
     )
+    also = np.setdiff1d(copy_of, np.arange(*bounds))
+    pieces = []
+    for pairs, _ in files:
+        low, high = np.searchsorted(pairs.worse, bounds)
+        pieces += [pairs.at(np.arange(low, high)), pairs.at(_runs(pairs.worse, also)[0])]
+    lists = neighbours.merged(neighbours.joined(pieces), rank.__getitem__, limits)
+    lists = _with_copies(lists, copy, copy_of)
+    lists = lists.at((lists.worse >= bounds[0]) & (lists.worse < bounds[1]))
+    lists = lists.at(np.lexsort((rank[lists.better], lists.worse)))
+    _write(path, lists, wanted=np.unique(np.concatenate([lists.worse, lists.better])))
+
+
+def _runs(
+    groups: NDArray[np.int64], wanted: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where in sorted groups the wanted ones are, run after run, and their lengths."""
+    low, high = (np.searchsorted(groups, wanted, side) for side in ("left", "right"))
+    counts = high - low
+    at = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    return at, counts
 
 
 def _with_copies(pairs: Pairs, copy: NDArray[np.int64], of: NDArray[np.int64]) -> Pairs:
     """List each copy with the row that it is one of, and with that one's neighbours."""
     if not len(copy):
         return pairs
-    low, high = (np.searchsorted(pairs.worse, of, side) for side in ("left", "right"))
-    counts = high - low
-    at = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+    at, counts = _runs(pairs.worse, of)
     ones = np.ones(len(copy))
     return neighbours.joined(
         [
@@ -338,16 +319,20 @@ def _pixels(
     return there, pixels
 
 
-def unconfirmed(lists: str) -> int:
-    """Return how many pairs of lists wait for their pictures to be compared."""
-    return int(np.isnan(spill.read(lists)["ncc"]).sum())
+def wanted(lists: Sequence[str], bounds: tuple[int, int]) -> NDArray[np.int64]:
+    """Return the rows in any list, of a run of rows, ascending."""
+    found = [np.empty(0, np.int64)]
+    for each in lists:
+        rows = spill.read(each)["wanted"]
+        found.append(rows[slice(*np.searchsorted(rows, bounds))])
+    return np.unique(np.concatenate(found))
 
 
-def pictures(scope: Scope, column: str, bounds: tuple[int, int], lists: str, path: str) -> None:
-    """Write the *pictures* of the wanted rows of a slice, as far as they have any."""
-    wanted = spill.read(lists)["wanted"]
-    low, high = np.searchsorted(wanted, bounds)
-    numbers = wanted[low:high]
+def pictures(
+    scope: Scope, column: str, bounds: tuple[int, int], lists: Sequence[str], path: str
+) -> None:
+    """Write the *pictures* of the rows in lists, of a run of rows, as far as they have any."""
+    numbers = wanted(lists, bounds)
     size = scope.columns.field(column).type.byte_width
     row, found = [np.empty(0, np.int64)], [np.empty((0, size), np.uint8)]
     if len(numbers):
@@ -371,13 +356,9 @@ def pixels_of(column: pa.ChunkedArray) -> tuple[NDArray[np.bool_], NDArray[np.ui
 def confirm(
     lists: str, pictured: Sequence[str], bounds: tuple[int, int], threshold: float, path: str
 ) -> None:
-    """Write ``ncc`` of a run of the pairs that wait: how alike their pictures are.
-
-    -1 where one has none.
-    """
-    known = spill.read(lists)
-    waiting = np.flatnonzero(np.isnan(known["ncc"]))[slice(*bounds)]
-    worse, better = known["worse"][waiting], known["better"][waiting]
+    """Write ``ncc`` of a run of listed pairs: how alike their pictures are, -1 if one has none."""
+    pairs, _ = _read(lists)
+    worse, better = pairs.worse[slice(*bounds)], pairs.better[slice(*bounds)]
     rows, places = np.unique(np.concatenate([worse, better]), return_inverse=True)
     there, pixels = _pixels([spill.read(each) for each in pictured], rows)
     one, other = places[: len(worse)], places[len(worse) :]
@@ -387,58 +368,114 @@ def confirm(
     spill.write(path, {"ncc": ncc})
 
 
-def settle(lists: str, confirmed: Sequence[str], threshold: float, ranks: str, path: str) -> None:
-    """Write what is *settled* by lists whose pairs are confirmed."""
-    pairs, ncc = _known(lists, confirmed)
-    rank = spill.read(ranks)["rank"]
-    rows, states = neighbours.settle(pairs, ncc >= threshold, rank.__getitem__)
-    none = np.empty(0, np.int64)
-    groups = {"label_row": none, "label": none}
-    more = {"open": rows[states == OPEN], "gone": rows[states == DROPPED], **groups}
-    _write_lists(path, pairs, ncc, more, agreed=ncc >= threshold)
-
-
-def group(
-    lists: str,
-    confirmed: Sequence[str],
+def settle(
+    lists: Sequence[str],
+    confirmed: Sequence[Sequence[str]] | None,
     threshold: float,
-    known: bool,  # noqa: FBT001
+    ranks: str,
+    before: str | None,
     path: str,
 ) -> None:
-    """Write lists with ``label``, the smallest row that each of ``label_row`` is joined to.
+    """Write what is *settled*.
 
-    Where pairs are ``known`` without confirmation, ``open`` are the rows whose lists were cut.
+    Args:
+        lists: What :func:`gather` left.
+        confirmed: What :func:`confirm` left for each of them; ``None`` if cosine alone decides.
+        threshold: Of ``ncc``.
+        ranks: See above.
+        before: What was settled before; the lists are of rows that were open.
+        path: Where it goes.
     """
-    pairs, ncc = _known(lists, confirmed)
-    agreed = ncc >= threshold
-    rows, label = neighbours.components(pairs.worse[agreed], pairs.better[agreed])
-    none = np.empty(0, np.int64)
-    asked = np.unique(pairs.worse[pairs.cut]) if known else none
-    more = {"open": asked, "gone": none, "label_row": rows, "label": label}
-    pairs = dataclasses.replace(pairs, cut=np.zeros(len(pairs), np.bool_))
-    _write_lists(path, pairs, ncc, more, agreed=agreed)
+    rank = spill.read(ranks)["rank"]
+    pairs, ncc = _agreed(lists, confirmed, threshold)
+    agreed = np.ones(len(pairs), np.bool_)
+    if confirmed is not None:
+        others = _in_doubt(lists, confirmed, threshold, np.unique(pairs.worse))
+        agreed = np.append(agreed, np.zeros(len(others), np.bool_))
+        ncc = np.append(ncc, np.zeros(len(others)))
+        pairs = neighbours.joined([pairs, others])
+        order = np.lexsort((rank[pairs.better], pairs.worse))
+        pairs, agreed, ncc = pairs.at(order), agreed[order], ncc[order]
+    rows, states = neighbours.settle(pairs, agreed, rank.__getitem__)
+    gone = rows[states == DROPPED]
+    told = agreed & _within(pairs.worse, gone)
+    pairs, ncc = pairs.at(told), ncc[told]
+    if before is not None:
+        earlier, known = _read(before)
+        pairs = neighbours.joined([earlier, pairs])
+        ncc = np.append(known["ncc"], ncc)
+        gone = np.union1d(known["gone"], gone)
+    _write(path, pairs, ncc=ncc, gone=gone, open=rows[states == OPEN])
 
 
-def _known(lists: str, confirmed: Sequence[str]) -> tuple[Pairs, NDArray[np.float64]]:
-    given = spill.read(lists)
-    pairs = Pairs(
-        worse=given["worse"], better=given["better"], cosine=given["cosine"], cut=given["cut"]
-    )
-    ncc = given["ncc"].copy()
-    answers = [np.empty(0), *(spill.read(each)["ncc"] for each in confirmed)]
-    ncc[np.isnan(ncc)] = np.concatenate(answers)
-    return pairs, ncc
+def _agreed(
+    lists: Sequence[str], confirmed: Sequence[Sequence[str]] | None, threshold: float
+) -> tuple[Pairs, NDArray[np.float64]]:
+    """Return the pairs of duplicates in lists, and the ncc of each."""
+    pieces, nccs = [], [np.empty(0)]
+    for number, each in enumerate(lists):
+        pairs, _ = _read(each)
+        ncc = np.ones(len(pairs)) if confirmed is None else _ncc(confirmed[number])
+        pieces.append(pairs.at(ncc >= threshold))
+        nccs.append(ncc[ncc >= threshold])
+    return neighbours.joined(pieces), np.concatenate(nccs)
+
+
+def _ncc(confirmed: Sequence[str]) -> NDArray[np.float64]:
+    return np.concatenate([np.empty(0), *(spill.read(each)["ncc"] for each in confirmed)])
+
+
+def _in_doubt(
+    lists: Sequence[str],
+    confirmed: Sequence[Sequence[str]],
+    threshold: float,
+    movable: NDArray[np.int64],
+) -> Pairs:
+    """Return listed pairs that are no duplicates, where others may come instead of the better row.
+
+    That is if the list was cut, and the better row goes itself.
+    """
+    pieces = []
+    for each, known in zip(lists, confirmed, strict=True):
+        pairs, _ = _read(each)
+        pieces.append(
+            pairs.at((_ncc(known) < threshold) & pairs.cut & _within(pairs.better, movable))
+        )
+    return neighbours.joined(pieces)
 
 
 def keepers(settled: str) -> tuple[Pairs, NDArray[np.float64]]:
-    """Return each row that goes with the best one that stays and that it agrees with; and ncc."""
-    known = spill.read(settled)
-    worse, better = known["worse"], known["better"]
-    right = known["agreed"] & _within(worse, known["gone"])
-    right &= ~_within(better, known["gone"]) & ~_within(better, known["open"])
-    at = np.flatnonzero(right)
-    at = at[np.diff(worse[at], prepend=-1) != 0]
-    pairs = Pairs(
-        worse=worse[at], better=better[at], cosine=known["cosine"][at], cut=known["cut"][at]
+    """Return each row that goes with the best one that stays and that it agrees with; and ncc.
+
+    In the order of the rows.
+    """
+    pairs, known = _read(settled)
+    at = np.flatnonzero(
+        ~_within(pairs.better, known["gone"]) & ~_within(pairs.better, known["open"])
     )
-    return pairs, known["ncc"][at]
+    at = at[np.argsort(pairs.worse[at], kind="stable")]  # those of a row are in order of rank
+    at = at[np.diff(pairs.worse[at], prepend=-1) != 0]
+    return pairs.at(at), known["ncc"][at]
+
+
+def group(
+    lists: Sequence[str],
+    confirmed: Sequence[Sequence[str]] | None,
+    threshold: float,
+    before: str | None,
+    path: str,
+) -> None:
+    """Write *groups*: ``label`` is the smallest row that each ``row`` is linked to.
+
+    Where cosine alone decides, rows whose lists were cut are ``open``: they may have pairs in other
+    groups.
+    """
+    pairs, _ = _agreed(lists, confirmed, threshold)
+    worse, better = pairs.worse, pairs.better
+    if before is not None:
+        known = spill.read(before)
+        worse, better = np.append(worse, known["row"]), np.append(better, known["label"])
+    rows, label = neighbours.components(worse, better)
+    none = np.empty(0, np.int64)
+    asked = np.unique(pairs.worse[pairs.cut]) if confirmed is None else none
+    spill.write(path, {"row": rows, "label": label, "open": asked, "gone": none})

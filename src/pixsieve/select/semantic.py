@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pixsieve.errors import PlanError
 from pixsieve.select import against, cells, groups, keys, policy, search, spill
-from pixsieve.select.base import Task, Verdicts
+from pixsieve.select.base import BATCH_ROWS, Task, Verdicts
 from pixsieve.select.cells import Source
 from pixsieve.select.neighbours import Limits
 from pixsieve.stage import SelectStage, check_fields
@@ -38,7 +38,8 @@ best-ranked ones settle groups of many equal images at once."""
 SHARE = 0.25
 """A pair in two cells is missed only where more than twice this share of the distance between both
 points from one centroid to the other; 0.5 would miss none, for three times the cost."""
-_CONFIRMED_PAIRS = 4000
+CONFIRMED_PAIRS = 8192
+"""Pairs whose pictures a task compares: 80 MB of pictures, a few seconds."""
 _ROUNDS = 16
 
 
@@ -231,48 +232,68 @@ class SemanticDeduplicationStage(SelectStage):
             )
             for number, run in enumerate(runs)
         ]
-        known = self.confirm is None
-        work = functools.partial(search.gather, tuple(found), ranks, limits, settled, known)
-        (lists,) = yield [Task(name="gather", work=work)]
-        confirmed: tuple[str, ...] = ()
-        waiting = search.unconfirmed(lists)
-        if waiting:
-            dim = scope.columns.field(self.column).type.list_size
-            tasks = [
-                Task(
-                    name=f"pictures {number}",
-                    work=functools.partial(search.pictures, scope, PICTURE, bounds, lists),
-                )
-                for number, bounds in enumerate(cells.slices(count, dim))
-            ]
-            if self.against is not None:
-                work = functools.partial(_earlier_pictures, self.against, self.column, count, lists)
-                tasks.append(Task(name="pictures against", work=work))
-            pictured = tuple((yield tasks))
-            starts = range(0, waiting, _CONFIRMED_PAIRS)
-            confirmed = tuple(
-                (
-                    yield [
-                        Task(
-                            name=f"confirm {number}",
-                            work=functools.partial(
-                                search.confirm,
-                                lists,
-                                pictured,
-                                (start, start + _CONFIRMED_PAIRS),
-                                self.ncc_threshold,
-                            ),
-                        )
-                        for number, start in enumerate(starts)
-                    ]
-                )
+        blocks = [(at, min(at + BATCH_ROWS, count)) for at in range(0, count, BATCH_ROWS)]
+        lists = tuple(
+            (
+                yield [
+                    Task(
+                        name=f"gather {number}",
+                        work=functools.partial(search.gather, tuple(found), ranks, limits, bounds),
+                    )
+                    for number, bounds in enumerate(blocks)
+                ]
             )
+        )
+        confirmed: tuple[tuple[str, ...], ...] | None = None
+        if self.confirm:
+            confirmed = yield from self._confirmed(scope, lists)
         if self.action == "group":
-            work = functools.partial(search.group, lists, confirmed, self.ncc_threshold, known)
+            work = functools.partial(search.group, lists, confirmed, self.ncc_threshold, settled)
         else:
-            work = functools.partial(search.settle, lists, confirmed, self.ncc_threshold, ranks)
+            work = functools.partial(
+                search.settle, lists, confirmed, self.ncc_threshold, ranks, settled
+            )
         (settled,) = yield [Task(name="settle", work=work)]
         return settled
+
+    def _confirmed(
+        self, scope: Scope, lists: tuple[str, ...]
+    ) -> Generator[Sequence[Task], Sequence[str], tuple[tuple[str, ...], ...]]:
+        """Compare the pictures of listed pairs; return the files about each of the lists."""
+        waiting = [len(spill.read(each)["worse"]) for each in lists]
+        if not any(waiting):
+            return tuple(() for _ in lists)
+        count = len(scope.rows())
+        dim = scope.columns.field(self.column).type.list_size
+        tasks = [
+            Task(
+                name=f"pictures {number}",
+                work=functools.partial(search.pictures, scope, PICTURE, bounds, lists),
+            )
+            for number, bounds in enumerate(cells.slices(count, dim))
+        ]
+        if self.against is not None:
+            work = functools.partial(_earlier_pictures, self.against, self.column, count, lists)
+            tasks.append(Task(name="pictures against", work=work))
+        pictured = tuple((yield tasks))
+        runs = [
+            (number, (start, start + CONFIRMED_PAIRS))
+            for number, pairs in enumerate(waiting)
+            for start in range(0, pairs, CONFIRMED_PAIRS)
+        ]
+        found = yield [
+            Task(
+                name=f"confirm {number}/{run[0]}",
+                work=functools.partial(
+                    search.confirm, lists[number], pictured, run, self.ncc_threshold
+                ),
+            )
+            for number, run in runs
+        ]
+        return tuple(
+            tuple(path for path, (of, _) in zip(found, runs, strict=True) if of == number)
+            for number in range(len(lists))
+        )
 
     def decide(self, rows: Rows) -> Verdicts:
         if not rows.found:
@@ -404,8 +425,8 @@ def _conclude(
     """
     known = spill.read(settled)
     lost = sum(int(spill.read(each)["lost"][0]) for each in assigned)
-    if len(known["label"]):
-        row, keeper = known["label_row"], known["label"]
+    if "label" in known:
+        row, keeper = known["row"], known["label"]
         cosine = ncc = np.empty(0)
     else:
         pairs, ncc = search.keepers(settled)
@@ -431,9 +452,11 @@ def _conclude(
     )
 
 
-def _earlier_pictures(dataset: str, column: str, first: int, lists: str, path: str) -> None:
-    """Write the *pictures* of the wanted rows of an earlier dataset."""
-    wanted = spill.read(lists)["wanted"]
+def _earlier_pictures(
+    dataset: str, column: str, first: int, lists: tuple[str, ...], path: str
+) -> None:
+    """Write the *pictures* of the rows in lists that are an earlier dataset's."""
+    wanted = search.wanted(lists, (first, np.iinfo(np.int64).max))
     row, found = [np.empty(0, np.int64)], []
     at = first
     for table in against.read(dataset, ("image_id", column, PICTURE)):
