@@ -86,3 +86,20 @@ def test_pages_and_charts_differ_and_do_not_depend_on_chance_outside():
         random.seed(1)
         assert [draw(number) for number in range(6)] == first
         assert len(set(first)) == 6
+
+
+def test_the_table_has_recall_precision_and_false_pairs(monkeypatch):
+    monkeypatch.syspath_prepend(str(_PATH.parent))
+    variants = importlib.import_module("variants")
+    found, none = variants.Found(right=3, wrong=1), variants.Found(right=0, wrong=0)
+    methods = list(variants.METHODS)
+    table = variants.report(
+        {"mirror": dict.fromkeys(methods, found) | {methods[0]: none}},
+        {"pages": dict.fromkeys(methods, found)},
+        {"photographs": 4, "pages": 9},
+    )
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    assert rows[0] == ["recall of", *methods]
+    assert rows[2] == ["mirror", "0.000", "0.750", "0.750", "0.750"]
+    assert rows[3] == ["**precision** over all variants", "", "0.7500", "0.7500", "0.7500"]
+    assert rows[4] == ["**false pairs** among 9 pages", "1", "1", "1", "1"]
