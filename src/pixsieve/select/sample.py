@@ -190,7 +190,7 @@ class SampleStage(SelectStage):
         notes: list[str] = []
         total = len(kept)
         grouped = Groups(
-            codes=np.zeros(total, np.int64), counts=np.array([total], np.int64), names=["all"]
+            codes=np.zeros(total, np.int32), counts=np.array([total], np.int64), names=["all"]
         )
         if self.per is not None:
             grouped = groups(rows, self.per)

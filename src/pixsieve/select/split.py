@@ -53,7 +53,7 @@ class SplitStage(SelectStage):
     both exact and stable under appended data, except with ``earlier``, which makes it so.
 
     Notes say what was asked for and what it came to. The order of splits is by share, the largest
-    first, and by name.
+    first, and by name. Takes about 50 bytes a row, 90 with ``by`` or exact shares.
 
     Args:
         shares: The share of each split by its name; above 0, and 1 together. Names are of
@@ -132,7 +132,7 @@ class SplitStage(SelectStage):
         if self.stratify is not None:
             strata = groups(rows, self.stratify)
         if self.exact or strata is not None:
-            codes = np.zeros(len(kept), np.int64) if strata is None else strata.codes
+            codes = np.zeros(len(kept), np.int32) if strata is None else strata.codes
             dealer = _Dealer(shares, labels, sizes, keys, codes)
             chosen = dealer.deal(old, fixed)
         else:
@@ -173,7 +173,7 @@ class SplitStage(SelectStage):
 
     def _groups(
         self, rows: Rows, images: NDArray[np.uint64], seed: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    ) -> tuple[NDArray[np.int32], NDArray[np.uint64]]:
         """Return the number of each kept row's group, and each group's hash, ascending.
 
         Args:
@@ -182,7 +182,7 @@ class SplitStage(SelectStage):
             seed: Of the hashes.
         """
         count = len(images)
-        labels = _joined(np.arange(count), images, np.arange(count))
+        labels = _joined(np.arange(count), images, None)
         for name in _duplicate_groups(rows.columns):
             values, valid = _column(rows, name, count)
             labels = _joined(labels, values, np.flatnonzero(valid))
@@ -199,11 +199,14 @@ class SplitStage(SelectStage):
             there = labels[members]
             least[there] = _NONE
             np.minimum.at(least, there, values)
-        roots, codes = np.unique(labels, return_inverse=True)
-        keys = mixed(least[roots] ^ mixed(np.array([seed % 2**64], np.uint64)))
+        is_root = labels == np.arange(count)  # a label is the first row of its group
+        codes = (np.cumsum(is_root, dtype=np.int32) - 1)[labels]
+        del labels
+        keys = mixed(least[is_root] ^ mixed(np.array([seed % 2**64], np.uint64)))
+        del least
         order = np.argsort(keys, kind="stable")
-        place_of = np.empty_like(order)
-        place_of[order] = np.arange(len(order))
+        place_of = np.empty(len(order), np.int32)
+        place_of[order] = np.arange(len(order), dtype=np.int32)
         return place_of[codes], keys[order]
 
 
@@ -305,24 +308,24 @@ def _found(known: _Known, values: NDArray[np.uint64]) -> NDArray[np.int16]:
 
 
 def _joined(
-    labels: NDArray[np.int64], values: NDArray[np.uint64], members: NDArray[np.int64]
+    labels: NDArray[np.int64], values: NDArray[np.uint64], members: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:
-    """Return labels that are equal where they were, or where ``members`` share a value.
+    """Return labels that are equal where they were, or where ``members`` (or all) share a value.
 
     Connected components: roots are hooked to smaller neighbours and paths are halved, in rounds
     over all edges at once. A root lasts two rounds only if it takes in another, so rounds grow with
     the logarithm of the longest chain. After Shiloach, Vishkin, "An O(log n) parallel connectivity
     algorithm", Journal of Algorithms 3, 1982.
     """
-    order = members[np.argsort(values[members], kind="stable")]
-    if not len(order):
+    if members is None:
+        order = np.argsort(values, kind="stable")
+    else:
+        order = members[np.argsort(values[members], kind="stable")]
+    again = np.flatnonzero(values[order[1:]] == values[order[:-1]]) + 1
+    if not len(again):
         return labels
-    run = values[order]
-    starts = np.flatnonzero(np.concatenate(([True], run[1:] != run[:-1])))
-    if len(starts) == len(order):
-        return labels
-    heads = np.repeat(order[starts], np.diff(starts, append=len(order)))
-    ones, others = labels[order], labels[heads]
+    ones, others = labels[order[again]], labels[order[again - 1]]
+    del order, again
     parents = np.arange(len(labels))
     while True:
         apart = ones != others
@@ -346,7 +349,7 @@ def _by_hash(keys: NDArray[np.uint64], shares: NDArray[np.float64]) -> NDArray[n
 
 
 def _settled(
-    labels: NDArray[np.int64], old: NDArray[np.int16], count: int, sides: int
+    labels: NDArray[np.int32], old: NDArray[np.int16], count: int, sides: int
 ) -> tuple[NDArray[np.int16], NDArray[np.bool_]]:
     """Return the side that each group has from before, or -1, and whether it had several."""
     fixed = np.full(count, -1, np.int16)
@@ -377,10 +380,10 @@ class _Dealer:
     def __init__(
         self,
         shares: NDArray[np.float64],
-        labels: NDArray[np.int64],
+        labels: NDArray[np.int32],
         sizes: NDArray[np.int64],
         keys: NDArray[np.uint64],
-        codes: NDArray[np.int64],
+        codes: NDArray[np.int32],
     ) -> None:
         self._shares = shares
         self._labels = labels
@@ -399,7 +402,8 @@ class _Dealer:
         had = np.bincount(where, minlength=classes * splits).reshape(classes, splits)
         totals = np.bincount(self._strata, self._sizes, minlength=classes).astype(np.int64)
         free = np.flatnonzero(fixed < 0)
-        free = free[np.argsort(self._strata[free], kind="stable")]
+        if classes > 1:
+            free = free[np.argsort(self._strata[free], kind="stable")]
         ends = np.cumsum(np.bincount(self._strata[free], minlength=classes))
         behind = np.zeros(splits)  # what splits lack so far; later classes make up for it
         for number in range(classes):
@@ -428,12 +432,12 @@ def _with_debts(
     return whole
 
 
-def _majority(labels: NDArray[np.int64], codes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _majority(labels: NDArray[np.int32], codes: NDArray[np.int32], count: int) -> NDArray[np.int64]:
     """Return the class that most rows of each group have; of several the first."""
     width = int(codes.max(initial=0)) + 1
     if width == 1:
         return np.zeros(count, np.int64)
-    pairs, numbers = np.unique(labels * width + codes, return_counts=True)
+    pairs, numbers = np.unique(labels.astype(np.int64) * width + codes, return_counts=True)
     group, code = pairs // width, pairs % width
     order = np.lexsort((code, -numbers, group))
     first = np.flatnonzero(np.diff(group[order], prepend=-1))
@@ -493,7 +497,7 @@ def _off(counts: NDArray[np.int64], target: NDArray[np.int64], sizes: NDArray[np
 
 
 def _worst(
-    codes: NDArray[np.int64],
+    codes: NDArray[np.int32],
     sides: NDArray[np.int64],
     shares: NDArray[np.float64],
     names: Sequence[str],

@@ -77,7 +77,7 @@ class TopStage(SelectStage):
         ]
         values = np.concatenate(found)
         keys = np.where(np.isnan(values), np.inf, values if self._is_lowest(rows) else -values)
-        codes, counts = np.zeros(len(kept), np.int64), np.array([len(kept)])
+        codes, counts = np.zeros(len(kept), np.int32), np.array([len(kept)])
         if self.per is not None:
             grouped = groups(rows, self.per)
             codes, counts = grouped.codes, grouped.counts
@@ -127,7 +127,7 @@ def first(
     rows: Rows,
     kept: NDArray[np.int64],
     keys: NDArray[np.float64] | NDArray[np.uint64],
-    codes: NDArray[np.int64],
+    codes: NDArray[np.int32],
     quotas: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
     """Return which of the kept rows are among the first of their group.
@@ -139,23 +139,30 @@ def first(
         codes: The group of each, (n,).
         quotas: How many of each group, (g,), at most as many as it has.
     """
-    order = np.lexsort((keys, codes))
-    starts = np.searchsorted(codes[order], np.arange(len(quotas)))
-    divided = quotas > 0
-    last = order[starts[divided] + quotas[divided] - 1]
-    behind = np.minimum(starts[divided] + quotas[divided], len(order) - 1)
-    is_tie = (codes[order[behind]] == codes[last]) & (keys[order[behind]] == keys[last])
-    is_tie &= starts[divided] + quotas[divided] < len(order)
+    order = np.lexsort((keys, codes)) if len(quotas) > 1 else np.argsort(keys, kind="stable")
+    starts = np.searchsorted(codes, np.arange(len(quotas)), sorter=order)
+    ends = starts + quotas
+    inside = quotas > 0
+    last = order[ends[inside] - 1]
+    behind = order[np.minimum(ends[inside], len(order) - 1)]
+    is_tie = (codes[behind] == codes[last]) & (keys[behind] == keys[last])
+    is_tie &= ends[inside] < len(order)
     if is_tie.any():  # only these need their ids: of each, what is equal to the last that stays
-        worst = np.zeros(len(quotas), keys.dtype)
-        worst[codes[last]] = keys[last]
+        border = np.zeros(len(quotas), keys.dtype)
+        border[codes[last]] = keys[last]
         unclear = np.zeros(len(quotas), np.bool_)
         unclear[codes[last[is_tie]]] = True
-        equal = np.flatnonzero(unclear[codes] & (keys == worst[codes]))
+        equal = np.flatnonzero(unclear[codes] & (keys == border[codes]))
         ids = rows.take(kept[equal], ("image_id",))["image_id"]
-        ties = np.zeros(len(kept), np.int64)
-        ties[equal] = pc.rank(ids, sort_keys=[("", "ascending", "at_end")]).to_numpy()
-        order = np.lexsort((ties, keys, codes))
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order)) - starts[codes[order]]
-    return np.asarray(place < quotas[codes], np.bool_)
+        by_id = equal[pc.sort_indices(ids).to_numpy()]
+        by_id = by_id[np.argsort(codes[by_id], kind="stable")]
+        # They are neighbours in the order, group by group, and change places among themselves.
+        places = np.flatnonzero(unclear[codes[order]] & (keys[order] == border[codes[order]]))
+        order[places] = by_id
+    steps = np.zeros(len(order) + 1, np.int8)
+    steps[starts] += 1  # each group starts somewhere else
+    steps[ends[inside]] -= 1
+    steps[starts[~inside]] -= 1
+    stays = np.zeros(len(order), np.bool_)
+    stays[order[np.cumsum(steps[:-1], dtype=np.int8) > 0]] = True
+    return stays

@@ -123,25 +123,20 @@ class Groups:
     """The kept rows by the values of a column.
 
     Attributes:
-        codes: For each kept row, in order, the number of its group; (n,) int64.
+        codes: For each kept row, in order, the number of its group; (n,) int32.
         counts: Rows of each group; (g,) int64.
         names: The value of each group, as Python has it; ``None`` for rows without one.
     """
 
-    codes: NDArray[np.int64]
+    codes: NDArray[np.int32]
     counts: NDArray[np.int64]
     names: list[object]
-
-    def members(self) -> list[NDArray[np.int64]]:
-        """Return the places of each group's rows among the kept ones, ascending."""
-        order = np.argsort(self.codes, kind="stable")
-        return np.split(order, np.cumsum(self.counts)[:-1]) if len(self.counts) else []
 
 
 def groups(rows: Rows, column: str) -> Groups:
     """Return the kept rows by the values of ``column``; those without a value are a group, too.
 
-    Groups are in an order that follows from their values alone. 16 bytes a row.
+    Groups are in an order that follows from their values alone. Takes 25 bytes a row, and leaves 4.
     """
     kept = np.flatnonzero(rows.kept)
     values = np.empty(len(kept), np.uint64)
@@ -152,15 +147,19 @@ def groups(rows: Rows, column: str) -> Groups:
         here = hashes[batch.kept]
         values[done : done + len(here)] = here
         done += len(here)
-    _, first, codes, counts = np.unique(
-        values, return_index=True, return_inverse=True, return_counts=True
-    )
-    order = np.argsort(first)
+    order = np.argsort(values, kind="stable")
+    starts = np.flatnonzero(np.diff(values[order], prepend=~values[order[:1]]))
+    counts = np.diff(starts, append=len(values))
+    codes = np.empty(len(values), np.int32)
+    codes[order] = np.repeat(np.arange(len(starts), dtype=np.int32), counts)
+    first = order[starts]
+    del order, values
+    ascending = np.argsort(first)
     names: list[object] = [None] * len(first)
-    found = rows.take(kept[first[order]], (column,))[column].to_pylist()
-    for at, name in zip(order.tolist(), found, strict=True):
+    found = rows.take(kept[first[ascending]], (column,))[column].to_pylist()
+    for at, name in zip(ascending.tolist(), found, strict=True):
         names[at] = None if name != name else name  # noqa: PLR0124  # NaN is no value
-    return Groups(codes=codes.astype(np.int64), counts=counts.astype(np.int64), names=names)
+    return Groups(codes=codes, counts=counts, names=names)
 
 
 def told(name: object) -> str:
