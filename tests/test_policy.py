@@ -88,6 +88,8 @@ def test_the_usual_keys_fall_away_where_their_columns_are_not_there():
     assert "sharpness" not in everything
     assert policy.columns(None, sample_schema([ADDED]))[2] == "sharpness"
     assert policy.columns(("word asc", "word"), sample_schema([ADDED])) == ("word", "image_id")
+    assert policy.named(None) == ()
+    assert policy.named(("word asc", "resolution", "word")) == ("word", "width", "height")
 
 
 @pytest.mark.parametrize(

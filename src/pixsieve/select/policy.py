@@ -66,6 +66,12 @@ def columns(keep: Sequence[str] | None, schema: pa.Schema) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+def named(keep: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the columns that the entries name, whatever columns there are; none for ``None``."""
+    names = [entry.partition(" ")[0] for entry in keep or ()]
+    return tuple(dict.fromkeys(column for name in names for column in _MADE_OF.get(name, (name,))))
+
+
 def ranks(rows: Rows, keep: Sequence[str] | None) -> NDArray[np.int64]:
     """Return each kept row's place, (n,): 0 is the best one, -1 stands for rows that are not kept.
 
