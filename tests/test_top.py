@@ -54,7 +54,7 @@ def test_the_column_says_which_end_is_better(tmp_path):
     rows = scored(tmp_path, 3, 1, 2, name="noise")
     assert stays(rows, TopStage("noise", count=1)) == {"i1"}
     assert stays(rows, TopStage("noise", count=1, lowest=False)) == {"i0"}
-    assert TopStage("noise", count=2).decide(rows).notes == ("keeps 2 of 3: noise from 2.0 down",)
+    assert TopStage("noise", count=2).decide(rows).notes == ("keeps 2 of 3: noise from 2 down",)
 
 
 def test_only_what_is_kept_counts_and_no_row_at_all_is_fine(tmp_path):

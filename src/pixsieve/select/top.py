@@ -97,7 +97,8 @@ class TopStage(SelectStage):
             if len(there):
                 last = float(there.max() if self._is_lowest(rows) else there.min())
                 kind = rows.columns.field(self.column).type
-                fixed["threshold"] = str(np.float32(last) if kind == pa.float32() else last)
+                shown = np.float32(last) if kind == pa.float32() else last
+                fixed["threshold"] = str(shown if pa.types.is_floating(kind) else int(last))
                 way = "down" if self._is_lowest(rows) else "up"
                 notes = [f"{notes[0]}: {self.column} from {fixed['threshold']} {way}"]
             if self.count is not None and self.count > len(kept):
