@@ -269,7 +269,7 @@ def crowd(count: int, seed: int) -> list[dict[str, Any]]:
     ]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     count=st.integers(2, 40),
     seed=st.integers(0, 2**16),
@@ -292,7 +292,7 @@ def test_every_invariant_holds_as_by_brute_force(
     assert len(again.drop) == 0  # a second run drops nothing
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     count=st.integers(2, 40),
     seed=st.integers(0, 2**16),

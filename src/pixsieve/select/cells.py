@@ -78,17 +78,17 @@ def slices(count: int, dim: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, count)) for start in range(0, count, step)]
 
 
-def automatic(count: int) -> int:
+def automatic(count: int, visits: int) -> int:
     """Return the number of cells that makes a search for pairs among ``count`` vectors cheapest.
 
-    In dot products: training, assigning each vector, and comparing those in a cell and the visitors
-    of it.
+    In dot products: training, assigning each vector, and comparing those in a cell with one another
+    and with its visitors, where each vector visits so many cells.
     """
     if count <= EXACT_ROWS:
         return 1
     training = kmeans.ITERATIONS * kmeans.SAMPLE_PER_CENTROID
     choices = np.unique((2 ** np.arange(4, 17, 0.125)).astype(np.int64)).astype(np.float64)
-    cost = training * choices**2 + count * choices + 1.5 * count**2 / choices
+    cost = training * choices**2 + count * choices + (0.5 + visits) * count**2 / choices
     return int(choices[cost.argmin()])
 
 

@@ -161,10 +161,30 @@ def _compare(
         hits &= ranks[None, :] < asked[:, None]
     if same is not None:
         hits &= ~same
+    unsure = np.flatnonzero(hits & (dots <= lists.limits.least + SLACK))
+    if len(unsure):
+        at, column = np.divmod(unsure, limit)
+        hits.reshape(-1)[unsure] = lists.exact(who[at], start + column) >= lists.limits.least
+    lists.seen[who] += hits.sum(axis=1)
+    if lists.limits.nearest:
+        _thin(hits, dots, lists.limits)
     found = np.flatnonzero(hits)
     if len(found):
         at, column = np.divmod(found, limit)
         lists.add(who[at], start + column, dots.reshape(-1)[found])
+
+
+def _thin(hits: NDArray[np.bool_], dots: NDArray[np.float32], limits: Limits) -> None:
+    """Take away, row by row, what no list will hold: a sort of all of them would be dearer."""
+    crowded = np.flatnonzero(hits.sum(axis=1) > limits.first + limits.nearest)
+    if not len(crowded):
+        return
+    here = hits[crowded]
+    alike = np.where(here, dots[crowded], -np.inf)
+    place = alike.shape[1] - limits.nearest
+    least = np.partition(alike, place, axis=1)[:, place]
+    first = np.cumsum(here, axis=1, dtype=np.int32) <= limits.first
+    hits[crowded] = here & (first | (alike >= least[:, None]))
 
 
 class _Lists:
@@ -180,13 +200,7 @@ class _Lists:
     def add(
         self, asking: NDArray[np.int64], answering: NDArray[np.int64], dots: NDArray[np.float32]
     ) -> None:
-        near = np.flatnonzero(np.abs(dots - self.limits.least) <= SLACK)
-        if len(near):
-            sure = np.ones(len(dots), np.bool_)
-            sure[near] = self._exact(asking[near], answering[near]) >= self.limits.least
-            asking, answering, dots = asking[sure], answering[sure], dots[sure]
         self._pieces.append((asking, answering, dots))
-        self.seen += np.bincount(asking, minlength=len(self.seen))
         self._waiting += len(asking)
         if not self.limits.nearest:
             self.floor[asking[self.seen[asking] >= self.limits.first]] = np.inf
@@ -222,7 +236,7 @@ class _Lists:
             np.concatenate([np.empty(0, np.int64), *(piece[at] for piece in self._pieces)])
             for at in range(2)
         )
-        cosine = self._exact(asking, answering)
+        cosine = self.exact(asking, answering)
         listed = np.bincount(asking, minlength=len(self.seen))
         cut = (self.seen > listed) | (self.floor > self.limits.least)
         return Pairs(
@@ -232,9 +246,7 @@ class _Lists:
             cut=cut[asking],
         ).at(cosine >= self.limits.least)
 
-    def _exact(
-        self, asking: NDArray[np.int64], answering: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
+    def exact(self, asking: NDArray[np.int64], answering: NDArray[np.int64]) -> NDArray[np.float64]:
         found = np.empty(len(asking))
         for start in range(0, len(asking), _EXACT_ROWS):
             piece = slice(start, start + _EXACT_ROWS)

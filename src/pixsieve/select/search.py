@@ -3,15 +3,18 @@
 Rows of the table have their numbers; those of an earlier dataset come behind them. All files are
 those of :mod:`pixsieve.select.spill`, with these arrays:
 
-- *ranks*: ``rank`` of every row, the earlier dataset's below 0.
+- *ranks*: ``rank`` of every row, the earlier dataset's below 0; ``place`` of those of the table, by
+  cell.
 - *found*: ``worse``, ``better``, ``cosine``, ``cut``, as in
-  :class:`~pixsieve.select.neighbours.Pairs`, by ``worse``; ``copy``, ``copy_of``: rows with the
-  same vector as a better one.
-- *lists*: the pairs of a run of rows that ask; ``wanted``, all rows in them.
+  :class:`~pixsieve.select.neighbours.Pairs`, by ``place`` of the worse row; ``copy``, ``copy_of``:
+  rows with the same vector as a better one, by ``copy_place``.
+- *lists*: the pairs of rows that ask, in a run of places; ``wanted``, all rows in them.
 - *pictures*: ``row``, ``picture``.
 - *settled*: ``gone``, rows that go, and ``open``, those that must be asked again; the pairs of
   those that go with better ones that they agree with, and ``ncc``.
 - *groups*: ``gone``, which is empty, and ``open``, as above; ``row`` and ``label``.
+
+The last two have ``crowded``, too: the number of rows whose lists were cut at first.
 """
 
 from __future__ import annotations
@@ -151,9 +154,17 @@ def find(
     none = np.empty(0, np.int64)
     copy = np.concatenate([none, *(each[0] for each in copies)])
     copy_of = np.concatenate([none, *(each[1] for each in copies)])
-    order = np.argsort(copy, kind="stable")
-    pairs = pairs.at(np.argsort(pairs.worse, kind="stable"))
-    _write(path, pairs, copy=copy[order], copy_of=copy_of[order])
+    place = spill.read(ranks)["place"]
+    pairs = pairs.at(np.argsort(place[pairs.worse], kind="stable"))
+    order = np.argsort(place[copy], kind="stable")
+    _write(
+        path,
+        pairs,
+        place=place[pairs.worse],
+        copy=copy[order],
+        copy_place=place[copy[order]],
+        copy_of=copy_of[order],
+    )
 
 
 def _write(path: str, pairs: Pairs, **more: NDArray[Any]) -> None:
@@ -242,18 +253,20 @@ def _within(values: NDArray[np.int64], ascending: NDArray[np.int64]) -> NDArray[
 def gather(
     found: Sequence[str], ranks: str, limits: Limits, bounds: tuple[int, int], path: str
 ) -> None:
-    """Write the *lists* of a run of rows, with those of copies.
+    """Write the *lists* of a run of places, with those of copies.
+
+    Neighbours share neighbours, so that rows of a cell are looked at together later on.
 
     Args:
         found: What :func:`find` left.
         ranks: See above.
         limits: Which pairs are listed.
-        bounds: The first row, and the one behind the last.
+        bounds: The first place, and the one behind the last.
         path: Where it goes.
     """
-    rank = spill.read(ranks)["rank"]
+    rank, place = (spill.read(ranks)[name] for name in ("rank", "place"))
     files = [_read(each) for each in found]
-    copies = [slice(*np.searchsorted(file["copy"], bounds)) for _, file in files]
+    copies = [slice(*np.searchsorted(file["copy_place"], bounds)) for _, file in files]
     none = np.empty(0, np.int64)
     copy, copy_of = (
         np.concatenate(
@@ -261,15 +274,17 @@ def gather(
         )
         for name in ("copy", "copy_of")
     )
-    also = np.setdiff1d(copy_of, np.arange(*bounds))
+    asking = copy_of[copy_of < len(place)]
+    also = np.setdiff1d(place[asking], np.arange(*bounds))
     pieces = []
-    for pairs, _ in files:
-        low, high = np.searchsorted(pairs.worse, bounds)
-        pieces += [pairs.at(np.arange(low, high)), pairs.at(_runs(pairs.worse, also)[0])]
+    for pairs, file in files:
+        low, high = np.searchsorted(file["place"], bounds)
+        pieces += [pairs.at(np.arange(low, high)), pairs.at(_runs(file["place"], also)[0])]
     lists = neighbours.merged(neighbours.joined(pieces), rank.__getitem__, limits)
     lists = _with_copies(lists, copy, copy_of)
-    lists = lists.at((lists.worse >= bounds[0]) & (lists.worse < bounds[1]))
-    lists = lists.at(np.lexsort((rank[lists.better], lists.worse)))
+    here = place[lists.worse]
+    lists = lists.at((here >= bounds[0]) & (here < bounds[1]))
+    lists = lists.at(np.lexsort((rank[lists.better], place[lists.worse])))
     _write(path, lists, wanted=np.unique(np.concatenate([lists.worse, lists.better])))
 
 
@@ -349,8 +364,11 @@ def pixels_of(column: pa.ChunkedArray) -> tuple[NDArray[np.bool_], NDArray[np.ui
     """Return which rows have a picture, and the pixels of those, (n, bytes)."""
     there = np.asarray(column.is_valid().to_numpy(), np.bool_)
     width = column.type.byte_width
-    flat = b"".join(column.drop_null().to_pylist())
-    return there, np.frombuffer(flat, np.uint8).reshape(-1, width)
+    whole = column.drop_null().combine_chunks()
+    if not len(whole):
+        return there, np.empty((0, width), np.uint8)
+    flat = np.frombuffer(whole.buffers()[1], np.uint8)
+    return there, flat.reshape(-1, width)[whole.offset : whole.offset + len(whole)]
 
 
 def confirm(
@@ -394,8 +412,8 @@ def settle(
         agreed = np.append(agreed, np.zeros(len(others), np.bool_))
         ncc = np.append(ncc, np.zeros(len(others)))
         pairs = neighbours.joined([pairs, others])
-        order = np.lexsort((rank[pairs.better], pairs.worse))
-        pairs, agreed, ncc = pairs.at(order), agreed[order], ncc[order]
+    order = np.lexsort((rank[pairs.better], pairs.worse))
+    pairs, agreed, ncc = pairs.at(order), agreed[order], ncc[order]
     rows, states = neighbours.settle(pairs, agreed, rank.__getitem__)
     gone = rows[states == DROPPED]
     told = agreed & _within(pairs.worse, gone)
@@ -405,7 +423,8 @@ def settle(
         pairs = neighbours.joined([earlier, pairs])
         ncc = np.append(known["ncc"], ncc)
         gone = np.union1d(known["gone"], gone)
-    _write(path, pairs, ncc=ncc, gone=gone, open=rows[states == OPEN])
+    crowded = _crowded(lists, before)
+    _write(path, pairs, ncc=ncc, gone=gone, open=rows[states == OPEN], crowded=crowded)
 
 
 def _agreed(
@@ -478,4 +497,15 @@ def group(
     rows, label = neighbours.components(worse, better)
     none = np.empty(0, np.int64)
     asked = np.unique(pairs.worse[pairs.cut]) if confirmed is None else none
-    spill.write(path, {"row": rows, "label": label, "open": asked, "gone": none})
+    crowded = _crowded(lists, before)
+    groups = {"row": rows, "label": label, "open": asked, "gone": none, "crowded": crowded}
+    spill.write(path, groups)
+
+
+def _crowded(lists: Sequence[str], before: str | None) -> NDArray[np.int64]:
+    """Return how many rows' lists were cut at first."""
+    if before is not None:
+        found: NDArray[np.int64] = spill.read(before)["crowded"]
+        return found
+    cut = [spill.read(each) for each in lists]
+    return np.array([sum(len(np.unique(each["worse"][each["cut"]])) for each in cut)], np.int64)

@@ -185,7 +185,8 @@ class SemanticDeduplicationStage(SelectStage):
                 for start, stop in cells.slices(others, dim)
             ]
         wanted = self.n_clusters
-        k = cells.automatic(kept + others) if wanted == "auto" else wanted
+        visits = self.n_probe if self.confirm else 1  # the wider eps, the more cells are near
+        k = cells.automatic(kept + others, visits) if wanted == "auto" else wanted
         middles = yield from cells.centroid_rounds(scope, self.column, k, seed, kept)
         reach = SHARE * (2 * (1 - self._least())) ** 0.5
         assigned = yield [
@@ -264,13 +265,13 @@ class SemanticDeduplicationStage(SelectStage):
         if not any(waiting):
             return tuple(() for _ in lists)
         count = len(scope.rows())
-        dim = scope.columns.field(self.column).type.list_size
+        width = scope.columns.field(PICTURE).type.byte_width
         tasks = [
             Task(
                 name=f"pictures {number}",
                 work=functools.partial(search.pictures, scope, PICTURE, bounds, lists),
             )
-            for number, bounds in enumerate(cells.slices(count, dim))
+            for number, bounds in enumerate(cells.slices(count, width // 4))
         ]
         if self.against is not None:
             work = functools.partial(_earlier_pictures, self.against, self.column, count, lists)
@@ -344,6 +345,13 @@ class SemanticDeduplicationStage(SelectStage):
                 f"cosine >= {self._least():g} proposed pairs, thumbnails confirmed them "
                 f"(NCC >= {self.ncc_threshold:g})"
             )
+            crowded = found["crowded"][0].as_py()
+            if crowded:
+                first, nearest = LISTED[self.confirm]
+                yield (
+                    f"{crowded} images have more than {nearest} better ones of such a cosine: of "
+                    f"those, the {nearest} most similar and the {first} best were compared"
+                )
         else:
             yield f"cosine >= {self._least():g} alone decided; no picture was looked at"
         for name, told in (
@@ -375,8 +383,16 @@ def _rank(
     seed: int,
     path: str,
 ) -> None:
-    """Write ``rank`` of all rows, 0 for the best; those of the earlier dataset come before."""
+    """Write *ranks*: 0 is the best one; those of the earlier dataset are below."""
     rows = scope.rows()
+    cell = np.full(len(rows), np.iinfo(np.int32).max, np.int32)
+    likeness = np.zeros(len(rows), np.float32)
+    for each in map(spill.read, assigned):
+        mine = each["row"] < len(rows)
+        cell[each["row"][mine]] = each["cell"][mine]
+        likeness[each["row"][mine]] = each["likeness"][mine]
+    place = np.empty(len(rows), np.int64)
+    place[np.argsort(cell, kind="stable")] = np.arange(len(rows))
     if which == "best":
         own = policy.ranks(rows, keep)
     else:
@@ -384,12 +400,8 @@ def _rank(
             keys.uniform(batch.columns["image_id"], seed) for batch in rows.batches(("image_id",))
         ]
         key = np.concatenate(found)
-        likeness = np.zeros(len(rows), np.float32)
-        if which != "random":
-            for each in map(spill.read, assigned):
-                mine = each["row"] < len(rows)
-                likeness[each["row"][mine]] = each["likeness"][mine]
-        order = np.lexsort((key, likeness if which == "hard" else -likeness, ~rows.kept))
+        sign = {"hard": 1, "easy": -1, "random": 0}[which]
+        order = np.lexsort((key, sign * likeness, ~rows.kept))
         own = np.empty(len(rows), np.int64)
         own[order] = np.arange(len(rows))
     others = np.empty(0, np.int64)
@@ -397,7 +409,7 @@ def _rank(
         order = pc.sort_indices(spill.read_arrow(earlier[0])["image_id"]).to_numpy()
         others = np.empty(len(order), np.int64)
         others[order] = np.arange(-len(order), 0)
-    spill.write(path, {"rank": np.concatenate([own, others])})
+    spill.write(path, {"rank": np.concatenate([own, others]), "place": place})
 
 
 def _earlier(dataset: str, column: str, path: str) -> None:
@@ -448,6 +460,7 @@ def _conclude(
             "earlier": ids,
             "lost": np.array([lost]),
             "left": np.array([len(known["open"])]),
+            "crowded": known["crowded"],
         },
     )
 
