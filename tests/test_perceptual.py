@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PHASH = pa.schema([pa.field("phash", pa.binary(8))])
 BOTH = pa.schema([*PHASH, pa.field("dhash", pa.binary(8))])
 ALL = pa.schema([*BOTH, pa.field("pdq", pa.binary(32))])
-FOUR_BITS = PerceptualDeduplicationStage(max_distance=4 / 64)
+FOUR_BITS = PerceptualDeduplicationStage(max_distance=4)
 
 
 def bits(count: int, size: int = 8) -> bytes:
@@ -73,8 +73,20 @@ def test_every_hash_must_be_near_and_images_without_one_stay(tmp_path: Path):
     ]
     rows = make_rows(tmp_path, samples, added=BOTH)
     assert FOUR_BITS.decide(rows).drop.tolist() == []
-    alone = PerceptualDeduplicationStage(columns=("phash",), max_distance=4 / 64)
+    alone = PerceptualDeduplicationStage(columns=("phash",), max_distance=4)
     assert alone.decide(rows).drop.tolist() == [1, 2]
+
+
+def test_each_hash_may_have_a_limit_of_its_own(tmp_path: Path):
+    samples = [{"phash": bits(n), "dhash": bits(m)} for n, m in ((0, 0), (2, 9), (3, 9))]
+    samples.append({"phash": bits(0), "dhash": bits(20)})
+    rows = make_rows(tmp_path, samples, added=BOTH)
+    stage = PerceptualDeduplicationStage(max_distance={"phash": 2, "dhash": 9})
+    assert stage.decide(rows).drop.tolist() == [1]
+    usual = PerceptualDeduplicationStage()
+    assert usual.decide(rows).drop.tolist() == [2]  # of 6 and 5 bits, for the second one
+    assert usual.warnings(rows.columns) == ()
+    assert "phash alone" in usual.warnings(sample_schema([PHASH]))[0]
 
 
 def test_pdq_alone_is_compared_over_256_bits(tmp_path: Path):
@@ -107,9 +119,7 @@ def test_against_an_earlier_dataset(tmp_path: Path):
         "phash": pa.array([bits(1), bits(0), bits(64), None], pa.binary(8)),
     }
     pq.write_table(pa.table(columns), earlier)
-    stage = PerceptualDeduplicationStage(
-        max_distance=2 / 64, against=str(earlier), merge=("caption",)
-    )
+    stage = PerceptualDeduplicationStage(max_distance=2, against=str(earlier), merge=("caption",))
     stage.check(rows.columns)
     verdicts = stage.decide(rows)
     assert verdicts.drop.tolist() == [0, 1]
@@ -128,7 +138,7 @@ def test_grouping_drops_nothing_and_follows_chains(tmp_path: Path):
     samples = [{"phash": bits(n)} for n in (8, 4, 0, 40, 64, 64)]
     samples.append({"phash": None})
     rows = make_rows(tmp_path, samples, added=PHASH, per_part=2)
-    stage = PerceptualDeduplicationStage(max_distance=4 / 64, action="group")
+    stage = PerceptualDeduplicationStage(max_distance=4, action="group")
     verdicts = stage.decide(rows)
     names = ids(rows)
     chain, twins = min(names[:3]), min(names[4:6])
@@ -214,8 +224,9 @@ def test_no_row_at_all_one_row_and_none_with_a_hash_are_fine(tmp_path: Path):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"max_distance": -0.1}, "max_distance is -0.1"),
-        ({"max_distance": 5}, "max_distance is 5"),
+        ({"max_distance": -1}, "max_distance is -1"),
+        ({"max_distance": 17}, "expected 0 to 16 bits of 64"),
+        ({"max_distance": 0.1}, "max_distance is 0.1"),
         ({"columns": ()}, "name each hash once"),
         ({"columns": ("phash", "phash")}, "name each hash once"),
         ({"action": "group", "merge": ("caption",)}, "leave merge and against out"),
@@ -232,6 +243,8 @@ def test_parameters_that_make_no_sense_are_refused(options: dict[str, Any], told
     [
         ({"columns": ("caption",)}, "'caption', which is no hash; there are: phash"),
         ({"keep": ("beauty",)}, "beauty"),
+        ({"max_distance": {"dhash": 4}}, "for dhash; expected one for each of phash"),
+        ({"max_distance": {"phash": 17}}, "max_distance of phash is 17; expected 0 to 16"),
         ({"merge": ("width",)}, "merge names 'width'"),
     ],
 )
