@@ -53,7 +53,11 @@ ENTRY_POINTS = "pixsieve.stages"
 """Entry point group in which packages name their stages."""
 
 _KEYS = ("name", "seed", "stages")
-_PATHS = frozenset({"path_or_paths", "file_paths", "output_dir"})
+_PATHS = frozenset(
+    {
+        "path_or_paths", "file_paths", "output_dir", "removal_parquets_dir", "earlier", "against",
+    }
+)  # fmt: skip
 """Fields that hold paths."""
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _SPELLED = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_][\w.]*)")

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixsieve import schema
+from pixsieve.select import keys
 from pixsieve.storage import tables
 
 if TYPE_CHECKING:
@@ -39,14 +40,12 @@ FROM_INDEX = {
 }
 """Where the columns of SAMPLE that locating gives are found in an index table."""
 
-PROBLEMS = pa.schema(
-    [
-        pa.field("problem", pa.string()),
-        pa.field("problem_detail", pa.string()),
-        pa.field("located", pa.bool_()),
-    ]
+PROBLEMS = pa.schema([pa.field("problem", pa.string()), pa.field("problem_detail", pa.string())])
+INTERNAL = pa.schema(
+    [*PROBLEMS, pa.field("located", pa.bool_()), pa.field("id_digest", pa.uint64())]
 )
-"""What else is known of every row: why it failed, if it did, and whether locating it succeeded."""
+"""What else is known of every row: why it failed, if it did, and whether locating it succeeded; and
+the digest in its image_id as a number, from which seeded choices derive."""
 
 _WIDE_BYTES = 64
 
@@ -183,6 +182,14 @@ class Rows:
                 first, waiting, count = first + count, [], 0
         if waiting:
             yield self._batch(first, waiting)
+
+    def uniform(self, seed: int) -> NDArray[np.uint64]:
+        """Return for every row a uniform number, (n,): see :func:`pixsieve.select.keys.uniform`."""
+        found = [
+            keys.mixed(batch.columns["id_digest"].to_numpy(), seed)
+            for batch in self.batches(("id_digest",))
+        ]
+        return np.concatenate([np.empty(0, np.uint64), *found])
 
     def take(self, numbers: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
         """Return the named columns of the rows with these ascending numbers."""
@@ -337,12 +344,12 @@ def read_listing(path: str) -> tuple[tuple[Part, ...], tuple[Chunk, ...]]:
 
 
 def read_parts(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield the named columns of each part: those of samples, and of :data:`PROBLEMS`.
+    """Yield the named columns of each part: those of samples, and of :data:`INTERNAL`.
 
     Each index table is read once for all of its parts.
     """
     wanted = dict.fromkeys(columns)
-    failing = [name for name in wanted if name in PROBLEMS.names]
+    failing = [name for name in wanted if name in (*PROBLEMS.names, "located")]
     from_index = [name for name in wanted if name in FROM_INDEX]
     index_path = ""
     index = pa.table({})
@@ -350,13 +357,16 @@ def read_parts(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Tab
         if part.index != index_path:
             index_path = part.index
             names = [FROM_INDEX[name] for name in from_index]
-            names += ["problem", "problem_detail"] if failing else []
-            index = tables.read_table(part.index, names or ["image_id"])
+            names += PROBLEMS.names if failing else []
+            index = tables.read_table(part.index, [*names, "image_id"])
         sliced = index.slice(part.start, part.rows)
         found = {name: sliced[FROM_INDEX[name]] for name in from_index}
+        if "id_digest" in wanted:
+            digest = keys.id_digests(sliced["image_id"])
+            found["id_digest"] = pa.chunked_array([pa.array(digest)])
         missing = [name for name in wanted if name not in found and name not in failing]
         for number, path in enumerate(part.families):
-            asked = [*missing, *(PROBLEMS.names[:2] if failing and number == 0 else ())]
+            asked = [*missing, *(PROBLEMS.names if failing and number == 0 else ())]
             if not asked:
                 break
             family = tables.read_table(path, asked)
@@ -368,16 +378,15 @@ def read_parts(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.Tab
 
 
 def _problems(index: pa.Table, inspection: pa.Table) -> dict[str, pa.ChunkedArray]:
-    """Return the columns of PROBLEMS: a sample that could not be located was not read, either."""
-    names = PROBLEMS.names[:2]
-    found = {name: pc.coalesce(index[name], inspection[name]) for name in names}
+    """Return why rows failed: a sample that could not be located was not read, either."""
+    found = {name: pc.coalesce(index[name], inspection[name]) for name in PROBLEMS.names}
     return {**found, "located": pc.is_null(index["problem"])}
 
 
 def collected(parts: Sequence[Part], columns: pa.Schema) -> pa.Table:
     """Return the narrow columns of parts in one table: what a :class:`Chunk` holds."""
     narrow = [field for field in columns if not _is_wide(field.type)]
-    wanted = pa.schema([*narrow, *PROBLEMS])
+    wanted = pa.schema([*narrow, *INTERNAL])
     found = [table.cast(wanted) for table in read_parts(parts, wanted.names)]
     return pa.concat_tables(found).combine_chunks() if found else wanted.empty_table()
 
@@ -404,5 +413,5 @@ def sample_schema(added: Sequence[pa.Schema]) -> pa.Schema:
 
 def failed_rows(part: Part) -> pa.Table:
     """Return ``problem`` and ``problem_detail`` of a part, from locating or else from reading."""
-    (found,) = read_parts([part], PROBLEMS.names[:2])
+    (found,) = read_parts([part], PROBLEMS.names)
     return found

@@ -251,9 +251,18 @@ def _ranks(kept: NDArray[np.bool_], keys: NDArray[np.uint64] | None) -> NDArray[
     ranks = np.full(len(kept), -1, np.int64)
     rows = np.flatnonzero(kept)
     if keys is not None:
-        rows = rows[np.argsort(keys[rows], kind="stable")]
+        rows = rows[_order(keys[rows])]
     ranks[rows] = np.arange(len(rows))
     return ranks
+
+
+def _order(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Return where the smallest key is, the next one, and so on; equal ones as they come."""
+    order = np.argsort(keys)  # four times as fast as a stable one, and as good if no two are equal
+    found = keys[order]
+    if (found[1:] == found[:-1]).any():
+        order = np.argsort(keys, kind="stable")
+    return order
 
 
 class _Writer:
@@ -278,7 +287,7 @@ class _Writer:
         self._dictionary = pa.array(sorted({word for word in words if word}), pa.string())
         at = {word: number for number, word in enumerate(self._dictionary.to_pylist())}
         self._word = [
-            pa.array([None if word is None else at[word] for word in column], pa.int16())
+            np.array([at.get(word or "", -1) for word in column], np.int16)
             for column in zip(*state.outcomes, strict=True)
         ]
 
@@ -290,11 +299,11 @@ class _Writer:
 
     def _run(self, start: int, stop: int) -> pa.Table:
         """Return the rows from ``start`` to before ``stop``."""
-        codes = pa.array(self._state.codes[start:stop])
+        codes = self._state.codes[start:stop]
         ranks = self._ranks[start:stop]
         told, twin = self._told(start, stop)
         found: dict[str, pa.Array | pa.ChunkedArray] = {
-            name: pa.DictionaryArray.from_arrays(words.take(codes), self._dictionary)
+            name: _words(words[codes], self._dictionary)
             for name, words in zip(("status", "stage", "reason"), self._word, strict=True)
         }
         found |= {"evidence": told, "duplicate_of": twin}
@@ -331,6 +340,8 @@ class _Writer:
         else:
             pieces.append(self._failed(start, stop))
         for verdict in self._state.told:
+            if verdict.duplicate_of is None and not isinstance(verdict.evidence, pa.Array):
+                continue
             low, high = np.searchsorted(verdict.drop, (start, stop))
             size = int(high - low)
             columns = (
@@ -364,6 +375,11 @@ class _Writer:
         details = self._rows.take(numbers + start, ("problem_detail",))["problem_detail"]
         lines = [json.dumps({"detail": detail}) for detail in details.to_pylist()]
         return numbers, pa.array(lines, pa.string()), pa.nulls(len(numbers), pa.string())
+
+
+def _words(indices: NDArray[np.int16], dictionary: pa.Array) -> pa.DictionaryArray:
+    """Return words of a dictionary; null where the index is negative."""
+    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices < 0), dictionary)
 
 
 def _array(column: pa.Array | pa.ChunkedArray) -> pa.Array:

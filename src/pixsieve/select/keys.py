@@ -34,14 +34,23 @@ def hex_digits(column: pa.ChunkedArray, start: int) -> NDArray[np.uint64]:
     return np.concatenate(found) if found else np.empty(0, np.uint64)
 
 
+def id_digests(image_ids: pa.ChunkedArray) -> NDArray[np.uint64]:
+    """Return the digest that each image_id ends with, (n,) uint64."""
+    return hex_digits(image_ids, -_DIGITS)
+
+
 def uniform(image_ids: pa.ChunkedArray, seed: int) -> NDArray[np.uint64]:
-    """Return a uniform number for each id, (n,) uint64: splitmix64 of the id's digest and the seed.
+    """Return a uniform number for each id, (n,) uint64: see :func:`mixed`."""
+    return mixed(id_digests(image_ids), seed)
+
+
+def mixed(digests: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
+    """Return a uniform number for each id's digest, (n,) uint64: splitmix64 of it and the seed.
 
     Seeds count modulo 2 ** 64. Source of the mixer: Steele, Lea, Flood, "Fast splittable
     pseudorandom number generators", OOPSLA 2014.
     """
-    digest = hex_digits(image_ids, -_DIGITS)
-    return _mix(digest ^ _mix(np.array([seed % 2**64], np.uint64)))
+    return _mix(digests ^ _mix(np.array([seed % 2**64], np.uint64)))
 
 
 def _of_chunk(column: pa.Array, start: int) -> NDArray[np.uint64]:

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pixsieve.select import keys
 from pixsieve.select.base import Verdicts
 from pixsieve.stage import SelectStage
 
@@ -33,7 +30,4 @@ class ShuffleStage(SelectStage):
 
     def decide(self, rows: Rows) -> Verdicts:
         seed = rows.seed if self.seed is None else self.seed
-        parts = [
-            keys.uniform(batch.columns["image_id"], seed) for batch in rows.batches(("image_id",))
-        ]
-        return Verdicts(order=np.concatenate(parts) if parts else np.empty(0, np.uint64))
+        return Verdicts(order=rows.uniform(seed))
