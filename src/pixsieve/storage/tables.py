@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from pixsieve.storage.base import Storage
 
+ROW_GROUP = 65_536
+"""Rows per row group of long tables."""
+
 DATASET: Mapping[str, object] = {
     "compression": "zstd",
     "compression_level": 1,
@@ -37,11 +40,10 @@ SELECTION: Mapping[str, object] = {
     "compression": {"rank": "none", "evidence": "lz4", "duplicate_of": "lz4"},
     "use_dictionary": ["status", "stage", "reason", "split", "bucket"],
     "write_statistics": False,
+    "write_batch_size": ROW_GROUP,
 }
 """For selection tables: long ones, with a few columns of few words."""
 _ALWAYS = {"version": "2.6", "store_schema": True}
-ROW_GROUP = 65_536
-"""Rows per row group of long tables."""
 
 
 def table_bytes(table: pa.Table, settings: Mapping[str, object] = WORKING) -> memoryview:
