@@ -66,7 +66,7 @@ def run(
     values = evidence.from_metadata(table.schema)
     columns = [name for each in values.values() for name in each.columns]
     for name in set(columns) - set(table.column_names):
-        (column,) = (batch.columns[name] for batch in rows.batches((name,)))
+        column = rows.take(np.arange(len(rows)), (name,))[name]
         table = table.append_column(name, column)
     told = evidence.spelled(values, table)
     table = table.set_column(table.column_names.index("evidence"), "evidence", told)
