@@ -10,22 +10,33 @@ from pixsieve.scorers.hashes import PerceptualHashStage
 from pixsieve.scorers.nsfw import ImageNSFWFilterStage
 from pixsieve.scorers.quality import ImageQualityStage
 from pixsieve.scorers.thumbnail import ThumbnailStage
+from pixsieve.select.buckets import BucketStage
+from pixsieve.select.cluster import ClusterStage
 from pixsieve.select.exact import ExactDeduplicationStage
 from pixsieve.select.filters import FilterStage
 from pixsieve.select.odd_size import OddSizeStage
+from pixsieve.select.removal import ImageDuplicatesRemovalStage
+from pixsieve.select.sample import SampleStage
+from pixsieve.select.semantic import SemanticDeduplicationStage
 from pixsieve.select.shuffle import ShuffleStage
+from pixsieve.select.sort import SortStage
+from pixsieve.select.split import SplitStage
+from pixsieve.select.top import TopStage
 from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
 from pixsieve.stage import ImageBatch, Needs, ReadStage, ScoreStage, SelectStage, Stage, WriteStage
 
 __all__ = [
     "BrisqueStage",
+    "BucketStage",
     "CaptionQualityStage",
     "CaptionSimilarityStage",
+    "ClusterStage",
     "ExactDeduplicationStage",
     "FilePartitioningStage",
     "FilterStage",
     "ImageAestheticFilterStage",
     "ImageBatch",
+    "ImageDuplicatesRemovalStage",
     "ImageEmbeddingStage",
     "ImageNSFWFilterStage",
     "ImageQualityStage",
@@ -35,10 +46,15 @@ __all__ = [
     "OddSizeStage",
     "PerceptualHashStage",
     "ReadStage",
+    "SampleStage",
     "ScoreStage",
     "SelectStage",
+    "SemanticDeduplicationStage",
     "ShuffleStage",
+    "SortStage",
+    "SplitStage",
     "Stage",
     "ThumbnailStage",
+    "TopStage",
     "WriteStage",
 ]

@@ -50,7 +50,7 @@ def mixed(digests: NDArray[np.uint64], seed: int) -> NDArray[np.uint64]:
     Seeds count modulo 2 ** 64. Source of the mixer: Steele, Lea, Flood, "Fast splittable
     pseudorandom number generators", OOPSLA 2014.
     """
-    return _mix(digests ^ _mix(np.array([seed % 2**64], np.uint64)))
+    return mix64(digests ^ mix64(np.array([seed % 2**64], np.uint64)))
 
 
 def _of_chunk(column: pa.Array, start: int) -> NDArray[np.uint64]:
@@ -77,7 +77,8 @@ def _numbers(text: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return value
 
 
-def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def mix64(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return uniform numbers, one for each: splitmix64."""
     with np.errstate(over="ignore"):
         z = values + np.uint64(0x9E3779B97F4A7C15)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

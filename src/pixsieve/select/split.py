@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from pixsieve.errors import PlanError
 from pixsieve.select import against
 from pixsieve.select.base import Verdicts
-from pixsieve.select.keys import _mix as mixed
+from pixsieve.select.keys import mix64
 from pixsieve.select.values import check_scalar, groups, hashed, told
 from pixsieve.stage import SelectStage, check_fields
 
@@ -192,7 +192,7 @@ class SplitStage(SelectStage):
             members = np.flatnonzero(valid)
             labels = _joined(labels, values, members)
             # Equal values of two columns are two things.
-            named.append((mixed(values[members] + np.uint64(place + 1)), members))
+            named.append((mix64(values[members] + np.uint64(place + 1)), members))
         least = np.full(count, _NONE)
         np.minimum.at(least, labels, images)
         for values, members in reversed(named):
@@ -202,7 +202,7 @@ class SplitStage(SelectStage):
         is_root = labels == np.arange(count)  # a label is the first row of its group
         codes = (np.cumsum(is_root, dtype=np.int32) - 1)[labels]
         del labels
-        keys = mixed(least[is_root] ^ mixed(np.array([seed % 2**64], np.uint64)))
+        keys = mix64(least[is_root] ^ mix64(np.array([seed % 2**64], np.uint64)))
         del least
         order = np.argsort(keys, kind="stable")
         place_of = np.empty(len(order), np.int32)

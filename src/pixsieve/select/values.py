@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from pixsieve.errors import PlanError, nearest
-from pixsieve.select.keys import _mix as mixed
+from pixsieve.select.keys import mix64
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +80,7 @@ def hashed(column: pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.bool
         whole = (values == np.floor(values)) & (np.abs(values) < _INT64)
         bits = values.view(np.uint64).copy()
         bits[whole] = values[whole].astype(np.int64).view(np.uint64)
-        return mixed(bits), valid
+        return mix64(bits), valid
     if pa.types.is_boolean(kind):
         array = array.cast(pa.uint8())
     elif pa.types.is_temporal(kind):
@@ -89,7 +89,7 @@ def hashed(column: pa.ChunkedArray) -> tuple[NDArray[np.uint64], NDArray[np.bool
     if pa.types.is_integer(array.type):
         bits = array.fill_null(0).to_numpy(zero_copy_only=False)
         wide = np.uint64 if bits.dtype.kind == "u" else np.int64
-        return mixed(bits.astype(wide).view(np.uint64)), valid
+        return mix64(bits.astype(wide).view(np.uint64)), valid
     if pa.types.is_decimal(kind):
         array = array.cast(pa.string())
     return _of_bytes(array.cast(pa.large_binary())), valid
@@ -104,7 +104,7 @@ def _of_bytes(array: pa.Array) -> NDArray[np.uint64]:
     offsets = np.frombuffer(ends, np.int64)[array.offset : array.offset + count + 1]
     found = np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8)
     lengths = np.diff(offsets)
-    result = mixed(lengths.astype(np.uint64))
+    result = mix64(lengths.astype(np.uint64))
     left = np.flatnonzero(lengths)
     steps = np.arange(_WORD)
     done = 0
@@ -112,7 +112,7 @@ def _of_bytes(array: pa.Array) -> NDArray[np.uint64]:
         at = (offsets[left] + done)[:, None] + steps
         inside = steps < (lengths[left] - done)[:, None]
         words = np.where(inside, found[np.minimum(at, len(found) - 1)], 0).astype(np.uint8)
-        result[left] = mixed(result[left] ^ words.view("<u8")[:, 0].astype(np.uint64))
+        result[left] = mix64(result[left] ^ words.view("<u8")[:, 0].astype(np.uint64))
         done += _WORD
         left = left[lengths[left] > done]
     return result
