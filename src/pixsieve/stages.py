@@ -15,6 +15,7 @@ from pixsieve.select.cluster import ClusterStage
 from pixsieve.select.exact import ExactDeduplicationStage
 from pixsieve.select.filters import FilterStage
 from pixsieve.select.odd_size import OddSizeStage
+from pixsieve.select.perceptual import PerceptualDeduplicationStage
 from pixsieve.select.removal import ImageDuplicatesRemovalStage
 from pixsieve.select.sample import SampleStage
 from pixsieve.select.semantic import SemanticDeduplicationStage
@@ -44,6 +45,7 @@ __all__ = [
     "ImageWriterStage",
     "Needs",
     "OddSizeStage",
+    "PerceptualDeduplicationStage",
     "PerceptualHashStage",
     "ReadStage",
     "SampleStage",
