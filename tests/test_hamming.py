@@ -138,6 +138,18 @@ def test_dense_places_take_neither_the_square_of_time_nor_memory(make, count, an
     assert seconds < 30  # all pairs of them would take minutes
 
 
+def test_where_one_hash_is_all_the_same_the_other_one_decides():
+    count = 10_000
+    other = np.random.default_rng(3).integers(0, 2**64, (count, 1), dtype=np.uint64)
+    other[-100:] = other[:100] ^ np.uint64(7)
+    hashes = Hashes(columns=(flat(count), other), limits=(8, 10))
+    began = time.process_time()
+    found = hamming.keepers(hashes)
+    assert time.process_time() - began < 10
+    assert found[-100:].tolist() == list(range(100))
+    assert (found[:-100] == -1).all()
+
+
 def test_no_row_and_one_row():
     for count in (0, 1):
         hashes = Hashes(columns=(flat(count),), limits=(4,))
