@@ -121,11 +121,11 @@ def test_cosine_alone_drops_nothing_where_pictures_differ(tmp_path):
     }  # fmt: skip
     for _, evidence in found.values():
         assert evidence["method"] == "semantic+ncc"
-        assert evidence["eps"] == 0.35
+        assert evidence["eps"] == 0.5
         assert evidence["cosine"] == pytest.approx(np.cos(np.deg2rad(20)), abs=1e-6)
         assert evidence["ncc"] >= 0.85
     assert any("confirmed" in note for note in verdicts.notes)
-    alone = dataclasses.replace(COSINE, eps=0.35)
+    alone = dataclasses.replace(COSINE, eps=0.5)
     rows, verdicts = decided(tmp_path / "alone", alone, samples)
     assert set(told(rows, verdicts)) == {"resaved", "mirrored", "another", "unknown"}
 

@@ -101,28 +101,44 @@ def vectors_of(column: pa.ChunkedArray) -> tuple[NDArray[np.floating], NDArray[n
     size = whole.type.list_size
     flat = whole.values.slice(whole.offset * size, len(whole) * size)
     vectors = flat.to_numpy(zero_copy_only=False).reshape(len(whole), size)
-    wide = vectors.astype(np.float32, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", wide, wide)
     valid = np.asarray(whole.is_valid().to_numpy(zero_copy_only=False), np.bool_)
-    return vectors, valid & (squares > 0) & np.isfinite(squares)
+    return vectors, valid & _with_direction(vectors)
+
+
+def _with_direction(vectors: NDArray[np.floating]) -> NDArray[np.bool_]:
+    squares = np.empty(len(vectors), np.float32)
+    for start in range(0, len(vectors), kmeans.BLOCK):
+        wide = vectors[start : start + kmeans.BLOCK].astype(np.float32, copy=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.einsum("ij,ij->i", wide, wide, out=squares[start : start + len(wide)])
+    return (squares > 0) & np.isfinite(squares)
 
 
 def read(
-    rows: Rows, column: str, source: Source
+    rows: Rows, column: str, source: Source, wanted: NDArray[np.bool_] | None = None
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.floating], int]]:
-    """Yield numbers of rows, their vectors, and how many kept rows have none, piece by piece."""
+    """Yield numbers of rows, their vectors, and how many kept rows have none, piece by piece.
+
+    ``wanted`` says of each row of the source whether it is.
+    """
     if source.path is not None:
         low, high = source.start - source.first, source.stop - source.first
         yield np.arange(source.start, source.stop), spill.read(source.path)["vector"][low:high], 0
         return
     for batch in rows.batches((column,), source.start, source.stop):
-        vectors, valid = vectors_of(batch.columns[column])
-        chosen = np.flatnonzero(valid & batch.kept)
-        lost = int(batch.kept.sum()) - len(chosen)
-        if len(chosen) < len(vectors):
-            vectors = vectors[chosen]
-        yield batch.first + chosen, vectors, lost
+        asked = batch.kept
+        if wanted is not None:
+            begin = batch.first - source.start
+            asked = asked & wanted[begin : begin + len(asked)]
+        numbers = np.flatnonzero(asked)
+        read = batch.columns[column]
+        if len(numbers) < len(read):
+            read = read.take(pa.array(numbers))
+        vectors, valid = vectors_of(read)
+        lost = len(numbers) - int(valid.sum())
+        if lost:
+            numbers, vectors = numbers[valid], vectors[valid]
+        yield batch.first + numbers, vectors, lost
 
 
 def sample(
@@ -139,11 +155,10 @@ def sample(
     dim = scope.columns.field(column).type.list_size
     taken = [np.empty((0, dim), np.float32)]
     taken_keys = [np.empty(0, np.uint64)]
-    for numbers, vectors, _ in read(rows, column, Source(start=bounds[0], stop=bounds[1])):
-        here = key[numbers - bounds[0]]
-        chosen = here <= most
-        taken.append(unit(vectors[chosen]))
-        taken_keys.append(here[chosen])
+    source = Source(start=bounds[0], stop=bounds[1])
+    for numbers, vectors, _ in read(rows, column, source, key <= most):
+        taken.append(unit(vectors))
+        taken_keys.append(key[numbers - bounds[0]])
     spill.write(path, {"key": np.concatenate(taken_keys), "vector": np.concatenate(taken)})
 
 
@@ -205,9 +220,10 @@ def assign(
     row = np.concatenate([np.empty(0, np.int64), *(piece[0] for piece in pieces)])
     dim = middle.shape[1]
     stored = pieces[0][1].dtype if pieces else np.dtype(np.float32)
-    vectors = np.concatenate([np.empty((0, dim), stored), *(piece[1] for piece in pieces)])
+    found = [piece[1] for piece in pieces] or [np.empty((0, dim), stored)]
+    vectors = np.concatenate(found) if len(found) > 1 else found[0]
     lost = sum(piece[2] for piece in pieces)
-    del pieces
+    del pieces, found
     cell = np.empty(len(row), np.int32)
     likeness = np.empty(len(row), np.float32)
     visits: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []

@@ -73,16 +73,18 @@ def likenesses(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield the number of a first vector and (at most BLOCK, k) dot products with the centroids.
 
-    Each row is the same to the bit whatever other rows there are.
+    Each row is the same to the bit whatever other rows there are. What is yielded is overwritten
+    by the next.
     """
     across = np.ascontiguousarray(centroids.T)
+    found = np.empty((BLOCK, len(centroids)), np.float32)
     for first in range(0, len(vectors), BLOCK):
         block = vectors[first : first + BLOCK]
         count = len(block)
         if count < BLOCK:
             padding = np.zeros((BLOCK - count, vectors.shape[1]), np.float32)
             block = np.concatenate([block, padding])
-        yield first, (block @ across)[:count]
+        yield first, np.matmul(block, across, out=found)[:count]
 
 
 def _assigned(
