@@ -90,9 +90,10 @@ def test_each_hash_may_have_a_limit_of_its_own(tmp_path: Path):
 
 
 def test_pdq_alone_is_compared_over_256_bits(tmp_path: Path):
-    samples = [{"pdq": bits(n, 32)} for n in (0, 16, 17)]
+    samples = [{"pdq": bits(n, 32)} for n in (0, 16, 17, 50)]
     rows = make_rows(tmp_path, samples, added=pa.schema([pa.field("pdq", pa.binary(32))]))
     assert FOUR_BITS.decide(rows).drop.tolist() == [1]
+    assert PerceptualDeduplicationStage().decide(rows).drop.tolist() == [1, 2]
 
 
 def test_which_one_stays_is_the_policy_and_captions_are_merged(tmp_path: Path):
