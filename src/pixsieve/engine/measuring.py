@@ -14,16 +14,20 @@ from pixsieve.select.base import Part
 from pixsieve.stage import ScoreStage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from pixsieve.engine.job import Job
-    from pixsieve.engine.units import Context
-    from pixsieve.pipeline import Pass
+    from pixsieve.pipeline import Pass, Plan
     from pixsieve.stage import SelectStage
 
 
+Measured = tuple[tuple[Part, ...], list[tuple[int, int]]]
+"""Parts with all families so far, and the scorers that could not score some rows: each as the
+number of selection stages before it, and the place of its family from the end."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _PartKeys:
+class PartKeys:
     """A part of a source, and the fingerprints of what is to be computed of it.
 
     ``covers`` say of each scorer that it was run on all rows that the filters before it leave.
@@ -43,12 +47,9 @@ def measure(
     each: Pass,
     before: Sequence[Part],
     earlier: work.Selected | None,
-) -> tuple[tuple[Part, ...], list[tuple[int, int]]]:
-    """Compute what is missing of a pass's column families.
-
-    Return the parts with all of them, and what :func:`_failing` says of them.
-    """
-    keys = list(_part_keys(job, indexed, each, earlier))
+) -> Measured:
+    """Compute what is missing of a pass's column families."""
+    keys = list(part_keys(job, indexed, each, earlier))
     families: dict[str, work.Family] = {}
     running: dict[str, int] = {}
     firsts = [0, *itertools.accumulate(part.stop - part.start for part in keys)]
@@ -58,16 +59,14 @@ def measure(
 
         def units() -> Iterator[Unit]:
             for number, part in enumerate(keys):
-                if _known(job, part, families):
+                if known(job, part, families):
                     job.progress.advance(part.stop - part.start)
                     continue
                 unit = f"{name} {part.source.source or 'files'} part {number}"
                 running[unit] = number
                 scores = before[number].families[1:] if before else ()
-                yield Unit(
-                    name=unit,
-                    work=_measuring(job, part, firsts[number], each, scores, earlier, families),
-                )
+                lack = part_work(job, part, firsts[number], each, scores, earlier, families)
+                yield Unit(name=unit, work=functools.partial(work.measure, lack))
 
         for done in job.drive(units(), step):
             part = keys[running.pop(done.unit.name)]
@@ -79,6 +78,17 @@ def measure(
             job.decoded += done.value.decoded
             job.progress.advance(part.stop - part.start)
         step.facts = {"samples": total, "decoded": job.decoded}
+    return gathered(job, each, keys, families, before)
+
+
+def gathered(
+    job: Job,
+    each: Pass,
+    keys: Sequence[PartKeys],
+    families: Mapping[str, work.Family],
+    before: Sequence[Part],
+) -> Measured:
+    """Put the parts together, whose families of this pass are all there."""
     if not before:
         inspections = [families[part.inspection] for part in keys]
         job.unread = sum(each.unread for each in inspections)
@@ -101,12 +111,9 @@ def measure(
 
 
 def _failing(
-    each: Pass, keys: Sequence[_PartKeys], families: Mapping[str, work.Family]
+    each: Pass, keys: Sequence[PartKeys], families: Mapping[str, work.Family]
 ) -> Iterator[tuple[int, int]]:
-    """Yield the scorers that could not score some rows.
-
-    Each as the number of selection stages before it, and the place of its family from the end.
-    """
+    """Yield the scorers that could not score some rows, as :data:`Measured` has them."""
     stages = 0
     family = -len(each.scorers)
     for step in each.steps:
@@ -118,15 +125,24 @@ def _failing(
         family += 1
 
 
-def _part_keys(
-    job: Job, indexed: Sequence[work.Indexed], each: Pass, earlier: work.Selected | None
-) -> Iterator[_PartKeys]:
-    """Cut the sources into parts, and fingerprint the work on each."""
-    options = job.plan.inspect_options
+def inspections(plan: Plan, indexed: Sequence[work.Indexed]) -> Iterator[str]:
+    """Yield the fingerprint of the inspection of each part."""
     for source in indexed:
         for start, stop in source.parts:
             place = (source.table.sha256, start, stop)
-            inspection = fingerprint("inspect", place, options)
+            yield fingerprint("inspect", place, plan.inspect_options)
+
+
+def part_keys(
+    job: Job, indexed: Sequence[work.Indexed], each: Pass, earlier: work.Selected | None
+) -> Iterator[PartKeys]:
+    """Cut the sources into parts, and fingerprint the work on each."""
+    options = job.plan.inspect_options
+    read = inspections(job.plan, indexed)
+    for source in indexed:
+        for start, stop in source.parts:
+            place = (source.table.sha256, start, stop)
+            inspection = next(read)
             scores: list[str] = []
             covers: list[str] = []
             gates: list[str] = []
@@ -138,13 +154,13 @@ def _part_keys(
                     covers.append(fingerprint("cover", scores, inspection, gates, kept))
                 elif step.stage.row_local:
                     gates.append(job.identities[step.key])
-            yield _PartKeys(
+            yield PartKeys(
                 source=source, start=start, stop=stop, inspection=inspection, scores=tuple(scores),
                 covers=tuple(covers),
             )  # fmt: skip
 
 
-def _known(job: Job, part: _PartKeys, families: dict[str, work.Family]) -> bool:
+def known(job: Job, part: PartKeys, families: dict[str, work.Family]) -> bool:
     """Take from the ledger what there is of a part; return whether that is all."""
     for key in (part.inspection, *part.scores):
         if (family := job.ledger.done(key, work.Family)) is not None:
@@ -156,16 +172,16 @@ def _known(job: Job, part: _PartKeys, families: dict[str, work.Family]) -> bool:
     )
 
 
-def _measuring(
+def part_work(
     job: Job,
-    part: _PartKeys,
+    part: PartKeys,
     first: int,
     each: Pass,
     scores: tuple[str, ...],
     earlier: work.Selected | None,
     families: Mapping[str, work.Family],
-) -> Callable[[Context], work.Measured]:
-    """Return the work that computes what is missing of a part."""
+) -> work.PartWork:
+    """Return what is to be computed of a part, and what there is already."""
     fingerprints = iter(part.scores)
     steps: list[work.ScoreWork | SelectStage] = []
     for step in each.steps:
@@ -186,12 +202,11 @@ def _measuring(
         stop=part.stop,
         families=scores,
     )
-    return functools.partial(
-        work.measure,
-        rows,
-        (part.inspection, inspected.table if inspected else None),
-        steps,
-        job.plan.inspect_options,
-        (job.ledger.resolve(earlier.table.path), first) if earlier else None,
-        job.site,
+    return work.PartWork(
+        part=rows,
+        inspection=(part.inspection, inspected.table if inspected else None),
+        steps=tuple(steps),
+        options=job.plan.inspect_options,
+        kept=(job.ledger.resolve(earlier.table.path), first) if earlier else None,
+        site=job.site,
     )

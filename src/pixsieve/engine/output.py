@@ -10,6 +10,7 @@ import difflib
 import filecmp
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -156,19 +157,42 @@ def held(control: Path, workspace: Workspace) -> Iterator[None]:
     """
     mark = control
     if workspace.root != control:
-        mark = workspace.root / f"{_MARK}{hashlib.sha256(bytes(control)).hexdigest()[:16]}"
-    try:
-        for folder in (control, mark):
-            folder.mkdir(parents=True, exist_ok=True)
-        workspace.prepare()
-    except OSError as error:
-        raise storage_error("cannot make", error.filename or control, error) from error
+        mark = _mark(workspace, bytes(control))
+    _make(control, mark, workspace=workspace)
     with contextlib.ExitStack() as stack:
         if mark != control:
             stack.callback(_remove_empty, mark)
         for folder in dict.fromkeys((control, mark)):
             stack.enter_context(claim(folder))
         yield
+
+
+@contextlib.contextmanager
+def visited(control: Path, workspace: Workspace) -> Iterator[None]:
+    """Use a workspace beside other runs, and leave the output alone, whatever is in it.
+
+    Raises:
+        StorageError: the workspace cannot be made.
+    """
+    mark = _mark(workspace, bytes(control) + str(os.getpid()).encode())
+    _make(mark, workspace=workspace)
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_empty, mark)
+        stack.enter_context(claim(mark))
+        yield
+
+
+def _mark(workspace: Workspace, who: bytes) -> Path:
+    return workspace.root / f"{_MARK}{hashlib.sha256(who).hexdigest()[:16]}"
+
+
+def _make(*places: Path, workspace: Workspace) -> None:
+    try:
+        for folder in places:
+            folder.mkdir(parents=True, exist_ok=True)
+        workspace.prepare()
+    except OSError as error:
+        raise storage_error("cannot make", error.filename or places[0], error) from error
 
 
 def _remove_empty(folder: Path) -> None:

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import itertools
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,13 +47,16 @@ from pixsieve.storage import LocalStorage
 from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
+    from pixsieve.engine.ledger import Workspace
+    from pixsieve.engine.measuring import Measured
     from pixsieve.engine.result import ReasonCount
     from pixsieve.engine.units import Done, Executor
     from pixsieve.export.shard import WrittenShard
     from pixsieve.export.writer import ImageWriterStage
-    from pixsieve.pipeline import Plan
+    from pixsieve.pipeline import Pass, Plan
     from pixsieve.select.base import Part
     from pixsieve.sources.base import SourceShard
     from pixsieve.stage import Stage
@@ -74,8 +78,37 @@ def run(
         StorageError: reading or writing failed.
         RunError: the run cannot go on; what was finished is kept.
     """
-    executor = executor or LocalExecutor()
     options = options or RunOptions()
+
+    @contextlib.contextmanager
+    def held(control: Path, workspace: Workspace) -> Iterator[None]:
+        with output.held(control, workspace):
+            output.clean_temporary(plan, workspace, control)
+            try:
+                yield
+            finally:
+                output.clean_temporary(plan, workspace, control)
+
+    with opened(plan, executor, options, held) as (job, shards):
+        return _run(job, shards)
+
+
+@contextlib.contextmanager
+def opened(
+    plan: Plan,
+    executor: Executor | None,
+    options: RunOptions,
+    held: Callable[[Path, Workspace], AbstractContextManager[None]],
+) -> Iterator[tuple[Job, Iterator[SourceShard]]]:
+    """Yield what all steps share, and the source's shards, which are found one by one.
+
+    Args:
+        plan: What to do.
+        executor: As for :func:`run`.
+        options: As for :func:`run`.
+        held: Makes the control folder and the workspace, and holds them meanwhile.
+    """
+    executor = executor or LocalExecutor()
     _check_importable(plan.stages, executor)
     paths = plan.reader.path_or_paths or ""
     written = plan.writer.output_dir if plan.writer else None
@@ -87,24 +120,24 @@ def run(
         plan=neutral, sha256=fingerprint(neutral, plan.reader.version, list(identities.values()))
     )
     stop = Stop()
-    with output.held(control, workspace), stop.listening():
-        output.clean_temporary(plan, workspace, control)
-        try:
-            with _named_errors(control), executor.open() as session:
-                job = Job(
-                    plan=plan,
-                    options=options,
-                    progress=options.progress or Quiet(),
-                    session=session,
-                    stop=stop,
-                    site=work.Site(root=root, workspace=workspace),
-                    control=control,
-                    recipe=recipe,
-                    identities=identities,
-                )
-                return _run(job, shards)
-        finally:
-            output.clean_temporary(plan, workspace, control)
+    with (
+        held(control, workspace),
+        stop.listening(),
+        _named_errors(control),
+        executor.open() as session,
+    ):
+        job = Job(
+            plan=plan,
+            options=options,
+            progress=options.progress or Quiet(),
+            session=session,
+            stop=stop,
+            site=work.Site(root=root, workspace=workspace),
+            control=control,
+            recipe=recipe,
+            identities=identities,
+        )
+        yield job, shards
 
 
 def _identities(plan: Plan) -> dict[tuple[str, str], str]:
@@ -138,25 +171,15 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     )
     for warning in job.plan.warnings:  # while there is time to think again
         job.progress.log(f"warning: {warning}")
-    indexed = _index(job, shards)
-    selected: work.Selected | None = None
-    parts: tuple[Part, ...] = ()
-    scorers = 0
-    for each in job.plan.passes:
-        parts, failing = measure(job, indexed, each, parts, selected)
-        selected = select(job, parts, each, selected, failing)
-        fields = job.plan.reader.adds()
-        read = fingerprint([(field.name, str(field.type)) for field in fields])
-        scorers += len(each.scorers)
-        added = [(read, fields.names), *_scores(job, scorers)]
-        write_catalog(job.ledger, job.site.root, parts, added, selected.table.path)
-        check_budget(job, parts, selected)
-    assert selected is not None  # noqa: S101  # a plan has at least one pass
-    selected = dataclasses.replace(selected, reasons=_in_order(job.plan, selected.reasons))
+    indexed = index(job, shards)
+    for done in decisions(job, indexed, measure):
+        note_catalog(job, done)
+        check_budget(job, done.parts, done.selected)
+    parts, selected = done.parts, done.selected
     result = functools.partial(
         RunResult,
         workspace=job.ledger.root,
-        counts=_counts(selected),
+        counts=counted(selected),
         reasons=selected.reasons,
         notes=(
             *(note for each in indexed for note in each.notes),
@@ -191,6 +214,44 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What is known and decided after a pass: all rows with their columns, and where they ended."""
+
+    each: Pass
+    parts: tuple[Part, ...]
+    selected: work.Selected
+
+
+def decisions(
+    job: Job, indexed: Sequence[work.Indexed], measuring: Callable[..., Measured]
+) -> Iterator[Decision]:
+    """Measure and decide, pass by pass.
+
+    Args:
+        job: What all steps share.
+        indexed: The sources.
+        measuring: :func:`pixsieve.engine.measuring.measure`, or what takes its place.
+    """
+    parts: tuple[Part, ...] = ()
+    selected: work.Selected | None = None
+    for each in job.plan.passes:
+        parts, failing = measuring(job, indexed, each, parts, selected)
+        selected = select(job, parts, each, selected, failing)
+        ordered = _in_order(job.plan, selected.reasons)
+        yield Decision(
+            each=each, parts=parts, selected=dataclasses.replace(selected, reasons=ordered)
+        )
+
+
+def note_catalog(job: Job, done: Decision) -> None:
+    """Note in the workspace what is known after a pass."""
+    fields = job.plan.reader.adds()
+    read = fingerprint([(field.name, str(field.type)) for field in fields])
+    added = [(read, fields.names), *_scores(job, len(done.parts[0].families) - 1)]
+    write_catalog(job.ledger, job.site.root, done.parts, added, done.selected.table.path)
+
+
 def _scores(job: Job, count: int) -> Iterator[tuple[str, list[str]]]:
     """Yield the identity and the columns of each of the first scorers."""
     steps = itertools.chain.from_iterable(each.steps for each in job.plan.passes)
@@ -205,20 +266,20 @@ def _in_order(plan: Plan, reasons: Sequence[ReasonCount]) -> tuple[ReasonCount, 
     return tuple(sorted(reasons, key=lambda each: (labels.index(each.stage), each.reason)))
 
 
-def _index(job: Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
+def index(job: Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
     """Locate the samples of every source shard."""
     found: dict[int, work.Indexed] = {}
     with job.step("index", None, "sources") as step:
 
         def units() -> Iterator[Unit]:
             for number, shard in enumerate(shards):
-                options = job.plan.reader.index_options
-                key = fingerprint("index", dataclasses.replace(shard, root=""), options)
+                key = index_key(job, shard)
                 done = job.ledger.done(key, work.Indexed)
                 if done is not None:
                     found[number] = done
                     job.progress.advance(1)
                     continue
+                options = job.plan.reader.index_options
                 bound = functools.partial(work.index, shard, options, job.site, key)
                 numbers[f"index {shard.id}"] = (number, key)
                 yield Unit(name=f"index {shard.id}", work=bound)
@@ -234,15 +295,25 @@ def _index(job: Job, shards: Iterator[SourceShard]) -> list[work.Indexed]:
         step.facts = {"samples": rows, "sources": len(found)}
         if ignored:
             step.facts["ignored members"] = ignored
-    if not rows:
+    indexed = [found[number] for number in sorted(found)]
+    check_indexed(job, indexed)
+    return indexed
+
+
+def index_key(job: Job, shard: SourceShard) -> str:
+    """Return the fingerprint of locating a shard's samples."""
+    return fingerprint("index", dataclasses.replace(shard, root=""), job.plan.reader.index_options)
+
+
+def check_indexed(job: Job, indexed: Sequence[work.Indexed]) -> None:
+    """Raise if there is no sample, or if too much of a source could not be read."""
+    if not any(each.rows for each in indexed):
         msg = (
             f"{job.plan.reader.path_or_paths!r}: no samples were found; "
             "expected images or tars with images"
         )
         raise SourceNotFoundError(msg)
-    indexed = [found[number] for number in sorted(found)]
     check_lost(job, indexed)
-    return indexed
 
 
 def _plan(job: Job, parts: tuple[Part, ...], selected: work.Selected) -> work.Planned:
@@ -348,7 +419,7 @@ def _commit(
             recipe=job.recipe.to_dict(),
             recipe_sha256=job.recipe.sha256,
             plan_sha256=planned.digest,
-            counts=dataclasses.asdict(_counts(selected)),
+            counts=dataclasses.asdict(counted(selected)),
             reasons=[dataclasses.asdict(reason) for reason in selected.reasons],
             inputs=inputs,
             shards=[
@@ -391,7 +462,8 @@ def _check_importable(stages: Sequence[Stage], executor: Executor) -> None:
             raise PlanError(msg)
 
 
-def _counts(selected: work.Selected) -> Counts:
+def counted(selected: work.Selected) -> Counts:
+    """Return where the samples went."""
     dropped = sum(r.count for r in selected.reasons if r.status == Status.DROPPED)
     failed = sum(r.count for r in selected.reasons if r.status == Status.FAILED)
     return Counts(indexed=selected.indexed, kept=selected.kept, dropped=dropped, failed=failed)

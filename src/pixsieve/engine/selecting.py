@@ -89,6 +89,17 @@ def select(
     return selected
 
 
+def decided(job: Job, parts: Sequence[Part], each: Pass, selected: work.Selected) -> Scope:
+    """Return all rows with their columns after a pass, and what it decided."""
+    listing, _ = _listing(job, parts)
+    return Scope(
+        listing=listing,
+        columns=_columns(job, each),
+        selection=job.ledger.resolve(selected.table.path),
+        seed=job.plan.seed,
+    )
+
+
 def parts_key(parts: Sequence[Part]) -> list[object]:
     """Return what identifies the rows and columns of parts, without the folder that they lie in."""
     return [

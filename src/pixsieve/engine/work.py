@@ -23,7 +23,7 @@ from pixsieve.export import shard as shard_module
 from pixsieve.export.plan import Groups, plan_export
 from pixsieve.export.shard import FileRecord, WrittenShard
 from pixsieve.fingerprint import fingerprint
-from pixsieve.scorers.measure import PROBLEM, PROBLEM_DETAIL, Scorer, measure_part
+from pixsieve.scorers.measure import PROBLEM, PROBLEM_DETAIL, Scorer, measure_part, missing_rows
 from pixsieve.select import evidence
 from pixsieve.select.base import Part, collected, read_parts
 from pixsieve.select.decide import decide
@@ -33,6 +33,8 @@ from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from pixsieve.engine.units import Context
     from pixsieve.export.writer import ImageWriterStage
@@ -222,69 +224,110 @@ class ScoreWork:
     known: TableRecord | None
 
 
-def measure(
-    part: Part,
-    inspection: tuple[str, TableRecord | None],
-    steps: Sequence[ScoreWork | SelectStage],
-    options: InspectOptions,
-    kept: tuple[str, int] | None,
-    site: Site,
-    context: Context,
-) -> Measured:
-    """Compute what is missing of a part's column families.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartWork:
+    """What is to be computed of a part, and what there is of it already.
 
-    Args:
+    Attributes:
         part: The rows, with the score tables of earlier passes.
         inspection: Its fingerprint, and the record of its table if there is one.
         steps: Scorers, and the row-local selection between them.
         options: How to inspect.
         kept: The selection table of the pass before, and the part's first row in it.
         site: Where to read and to write.
-        context: Of the worker.
     """
-    workspace = site.workspace
-    table = tables.read_table(part.index).slice(part.start, part.rows).combine_chunks()
-    key, record = inspection
-    known = None if record is None else tables.read_table(workspace.resolve(record.path))
-    loaded = [
-        Scorer(
-            stage=step.stage,
-            score=_loaded(step.stage, context),
-            known=None
-            if step.known is None
-            else tables.read_table(workspace.resolve(step.known.path)),
+
+    part: Part
+    inspection: tuple[str, TableRecord | None]
+    steps: Sequence[ScoreWork | SelectStage]
+    options: InspectOptions
+    kept: tuple[str, int] | None
+    site: Site
+
+    def index(self) -> pa.Table:
+        table = tables.read_table(self.part.index)
+        return table.slice(self.part.start, self.part.rows).combine_chunks()
+
+    def inspected(self) -> pa.Table | None:
+        return self.table(self.inspection[1])
+
+    def table(self, record: TableRecord | None) -> pa.Table | None:
+        """Return a table that was computed before, if there is one."""
+        return (
+            None if record is None else tables.read_table(self.site.workspace.resolve(record.path))
         )
+
+    def earlier(self) -> tuple[list[pa.Table], NDArray[np.bool_] | None]:
+        """Return the columns of earlier passes, and which rows these kept; ``None`` for all."""
+        earlier = [tables.read_table(path) for path in self.part.families]
+        if self.kept is None:
+            return earlier, None
+        selection, first = self.kept
+        decided = tables.read_rows(selection, first, first + self.part.rows)
+        earlier.append(decided.drop_columns(schema.SELECTION.names))
+        return earlier, np.asarray(decided["rank"].is_valid().to_numpy(), np.bool_)
+
+
+def measure(wanted: PartWork, context: Context) -> Measured:
+    """Compute what is missing of a part's column families."""
+    workspace, options = wanted.site.workspace, wanted.options
+    key, record = wanted.inspection
+    loaded = [
+        Scorer(stage=step.stage, score=_loaded(step.stage, context), known=wanted.table(step.known))
         if isinstance(step, ScoreWork)
         else step
-        for step in steps
+        for step in wanted.steps
     ]
-    earlier = [tables.read_table(path) for path in part.families]
-    wanted = None
-    if kept is not None:
-        selection, first = kept
-        decided = tables.read_rows(selection, first, first + part.rows)
-        wanted = np.asarray(decided["rank"].is_valid().to_numpy(), np.bool_)
-        earlier.append(decided.drop_columns(schema.SELECTION.names))
-    with site.files() as files:
-        found = measure_part(table, known, loaded, options, files, context.guard, earlier, wanted)
+    earlier, kept = wanted.earlier()
+    with wanted.site.files() as files:
+        found = measure_part(
+            wanted.index(), wanted.inspected(), loaded, options, files, context.guard, earlier, kept
+        )
     families = {}
     if record is None:
+        unread = found.inspection["metadata_problem"]
         families[key] = Family(
             table=_keep(workspace, key, found.inspection),
-            unread=part.rows - found.inspection["metadata_problem"].null_count,
+            unread=len(unread) - unread.null_count,
             found=tuple(
                 name
                 for name, _ in options.json_fields
-                if found.inspection[name].null_count < part.rows
+                if found.inspection[name].null_count < len(unread)
             ),
         )
-    scorers = [step for step in steps if isinstance(step, ScoreWork)]
+    scorers = [step for step in wanted.steps if isinstance(step, ScoreWork)]
     for step, scores in zip(scorers, found.scores, strict=True):
         families[step.fingerprint] = Family(
             table=_keep(workspace, step.fingerprint, scores, varies=True),
-            problems=part.rows - scores[PROBLEM].null_count,
+            problems=len(scores) - scores[PROBLEM].null_count,
         )
     return Measured(families=families, decoded=found.decoded)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lacking:
+    """How many rows of a part must still be inspected, scored by each scorer, and any of these."""
+
+    inspection: int
+    scores: tuple[int, ...]
+    rows: int
+
+
+def lacking(wanted: PartWork) -> Lacking:
+    """Count what :func:`measure` would have to look at, by the tables that there are."""
+    index, inspected = wanted.index(), wanted.inspected()
+    steps = [
+        (step.stage, wanted.table(step.known)) if isinstance(step, ScoreWork) else step
+        for step in wanted.steps
+    ]
+    needs = missing_rows(index, inspected, steps, *wanted.earlier())
+    unread = index["problem"].null_count if inspected is None else 0
+    scored = int(np.any(needs, axis=0).sum()) if needs else 0
+    return Lacking(
+        inspection=unread,
+        scores=tuple(int(need.sum()) for need in needs),
+        rows=max(unread, scored),
+    )
 
 
 def _loaded(stage: ScoreStage, context: Context) -> Callable[[ImageBatch], pa.RecordBatch]:

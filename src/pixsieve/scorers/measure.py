@@ -134,6 +134,45 @@ def measure_part(
     )
 
 
+def missing_rows(
+    index: pa.Table,
+    inspection: pa.Table | None,
+    steps: Sequence[tuple[ScoreStage, pa.Table | None] | SelectStage],
+    earlier: Sequence[pa.Table] = (),
+    wanted: NDArray[np.bool_] | None = None,
+) -> list[NDArray[np.bool_]]:
+    """Return for each scorer which rows :func:`measure_part` would have it score.
+
+    A filter that reads what is missing itself counts as passed. Scorers come with the scores that
+    are there; the other arguments are as above.
+    """
+    active = np.array(index["problem"].is_null(), np.bool_)
+    columns = {name: index[source] for name, source in FROM_INDEX.items()}
+    columns |= {name: table[name] for table in earlier for name in table.column_names}
+    if inspection is not None:
+        active &= inspection["problem"].is_null().to_numpy()
+        columns |= {name: inspection[name] for name in inspection.column_names}
+    if wanted is not None:
+        active &= wanted
+    unknown = np.full(len(index), inspection is None)
+    needs = []
+    for step in steps:
+        if isinstance(step, SelectStage):
+            if inspection is not None:
+                with blaming(step):
+                    active &= unknown | step.passes(pa.table(columns))
+            continue
+        stage, scores = step
+        known = _unscored(stage, len(index)) if scores is None else scores
+        sound = known[PROBLEM].is_null().to_numpy()
+        need = active & ~known[SCORED].to_numpy() & sound
+        needs.append(need)
+        unknown |= need
+        active &= sound
+        columns |= {name: known[name] for name in stage.adds().names}
+    return needs
+
+
 @dataclass(frozen=True, slots=True)
 class _Failure:
     """Why a sample cannot be had."""
