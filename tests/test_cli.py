@@ -28,7 +28,7 @@ from pixsieve.stages import (
     ShuffleStage,
 )
 
-COMMANDS = ("export", "run", "score", "query", "describe", "verify", "why", "clean")
+COMMANDS = ("export", "run", "score", "select", "query", "describe", "verify", "why", "clean")
 GUIDE = Path(__file__).parents[1] / "docs" / "cli.md"
 
 

@@ -16,7 +16,7 @@ LAYERS = (
     {"export"},
     {"stages", "pipeline", "recipe"},
     {"engine"},
-    {"verify", "why", "query", "report"},
+    {"verify", "why", "query", "report", "preview_report"},
     {"testing"},
     {"cli", "cli_models"},
     {"__main__"},

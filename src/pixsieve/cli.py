@@ -595,6 +595,52 @@ def score(
     )
 
 
+@pixsieve.command(cls=_Command, short_help="Preview what a recipe would keep, and why.")
+@click.argument("recipe_path", metavar="RECIPE", type=click.Path())
+@_option(
+    "--dry-run", is_flag=True, heading="Running",
+    help="Look at no image: take what was measured before, and say what is missing.",
+)  # fmt: skip
+@_WORKERS
+@_WORKSPACE
+@_QUIET
+@_JSON
+def select(
+    *,
+    recipe_path: str,
+    dry_run: bool,
+    workers: int | None,
+    workspace: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Preview what a recipe would keep, and why; no dataset is written.
+
+    Measures what is missing, decides, and prints the funnel, what each filter drops alone, where
+    its thresholds lie among the scores, and how many samples other thresholds would keep. With
+    --dry-run it takes seconds: change a threshold in the recipe, and look again.
+
+    \b
+    Examples:
+      pixsieve select recipe.yaml
+      pixsieve select recipe.yaml --dry-run
+      pixsieve select recipe.yaml --dry-run --json | jq .thresholds
+    """  # noqa: D301
+    from pixsieve import preview_report, recipe
+    from pixsieve.engine.job import RunOptions
+    from pixsieve.engine.local import LocalExecutor
+    from pixsieve.engine.preview import preview
+
+    plan = recipe.load(recipe_path).plan()
+    with _progress(quiet=quiet, as_json=as_json) as progress:
+        options = RunOptions(workspace=workspace, progress=progress)
+        found = preview(plan, LocalExecutor(workers=workers), options, cached_only=dry_run)
+    if as_json:
+        _say(preview_report.to_json(found))
+    elif not quiet:
+        _say(preview_report.to_text(found))
+
+
 @pixsieve.command(cls=_Command, short_help="Ask a dataset or a workspace in SQL.")
 @click.argument("path", metavar="PATH", type=click.Path())
 @click.argument("sql", metavar="SQL")

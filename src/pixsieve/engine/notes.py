@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from pixsieve.pipeline import Plan
 
 
-_ODD_ROWS = 100  # of fewer samples nothing is odd
+ODD_ROWS = 100
+"""Of fewer samples nothing is odd."""
 _ODD_SHARE = 0.001
 
 
@@ -46,7 +47,7 @@ def odd_filters(plan: Plan, selected: work.Selected) -> Iterator[str]:
     left = selected.indexed - sum(r.count for r in selected.reasons if r.status == Status.FAILED)
     for label, stage in (selector for each in plan.passes for selector in each.selectors):
         dropped = sum(r.count for r in selected.reasons if r.stage == label)
-        if stage.row_local and left >= _ODD_ROWS:
+        if stage.row_local and left >= ODD_ROWS:
             if dropped < _ODD_SHARE * left:
                 yield f"{label} drops {dropped} of {left} samples, almost nothing: {stage}"
             elif left - dropped < _ODD_SHARE * left:
