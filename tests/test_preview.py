@@ -21,6 +21,7 @@ from pixsieve.engine.preview import BINS, PERCENTILES, Preview, preview
 from pixsieve.errors import RunError, UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.query import query
+from pixsieve.select.base import Verdicts
 from pixsieve.stages import (
     ExactDeduplicationStage,
     FilterStage,
@@ -29,6 +30,7 @@ from pixsieve.stages import (
     ImageWriterStage,
     Needs,
     ScoreStage,
+    SelectStage,
     ShuffleStage,
 )
 from pixsieve.storage import LocalStorage
@@ -38,6 +40,7 @@ from pixsieve.testing.faults import tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pixsieve.select.base import Rows
     from pixsieve.stage import ImageBatch, Stage
 
 COUNT = 110
@@ -241,6 +244,29 @@ def test_filters_of_a_later_pass_know_what_the_earlier_ones_left(photos, tmp_pat
     assert found.kept_by_filters_at_most == found.counts.kept + COPIES
     again = looked_at(photos, tmp_path, *stages, cached_only=True)
     assert (again.filters, again.thresholds) == (found.filters, found.thresholds)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places(SelectStage):
+    """Gives each sample that is still kept the place that it has among them."""
+
+    def adds(self) -> pa.Schema:
+        return pa.schema([pa.field("place", pa.int64())])
+
+    def decide(self, rows: Rows) -> Verdicts:
+        places = np.cumsum(rows.kept) - 1
+        return Verdicts(columns={"place": pa.array(places, mask=~rows.kept)})
+
+
+def test_what_a_selection_adds_is_not_known_of_what_was_dropped_before(photos, tmp_path):
+    stages = (FilterStage("width >= 60"), Places(), FilterStage("place >= 50"))
+    found = looked_at(photos, tmp_path, *stages)
+    narrow, later = found.filters
+    assert narrow.drops == later.not_measured == 20 + COPIES
+    assert (later.drops, later.drops_alone) == (50, 50)
+    _, place = found.thresholds
+    assert (place.below, place.lower.kept) == (50 / 90, found.counts.kept + round(0.05 * 90))
+    assert found.distributions[1].not_measured == 20 + COPIES
 
 
 def test_expressions_of_columns_have_a_distribution_too(photos, tmp_path):

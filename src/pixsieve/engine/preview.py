@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from pixsieve.engine import output
 from pixsieve.engine.budget import check_budget
@@ -16,28 +14,26 @@ from pixsieve.engine.measuring import measure
 from pixsieve.engine.notes import ODD_ROWS, odd_filters, unpacked_archives, unread_metadata
 from pixsieve.engine.recall import as_inspected, check_workspace, recall, recall_index
 from pixsieve.engine.run import counted, decisions, index, note_catalog, opened
-from pixsieve.engine.selecting import decided
-from pixsieve.errors import FailureBudgetError, PlanError
-from pixsieve.schema import Status
-from pixsieve.scorers.measure import SCORED
+from pixsieve.engine.scored import Scored, is_number
+from pixsieve.errors import FailureBudgetError
 from pixsieve.select import expression
 from pixsieve.select.filters import FilterStage
-from pixsieve.stage import ScoreStage, SelectStage, blaming
-from pixsieve.storage import tables
+from pixsieve.stage import SelectStage, blaming
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from pixsieve.engine import work
     from pixsieve.engine.job import Job
     from pixsieve.engine.result import Counts
     from pixsieve.engine.run import Decision
+    from pixsieve.engine.scored import Batch
     from pixsieve.engine.units import Executor
     from pixsieve.pipeline import Plan
-    from pixsieve.select.base import Rows
     from pixsieve.select.expression import Threshold
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
@@ -47,7 +43,6 @@ MOVE = 0.05
 """Share of the data by which a threshold is moved each way."""
 _TAIL = 0.01
 _DIGITS = 4  # of a moved threshold
-_FLOAT_BITS = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,7 +223,7 @@ def preview(
 
 
 def _looked_at(job: Job, indexed: Sequence[work.Indexed], done: Decision) -> Preview:
-    table = _Table(job, done)
+    table = Scored(job, done)
     with job.step("preview", None, "columns") as step:
         filters = _filters(job.plan, table)
         compared = {
@@ -251,7 +246,7 @@ def _looked_at(job: Job, indexed: Sequence[work.Indexed], done: Decision) -> Pre
                     moves[key] = _moves(values, threshold.value)
             job.progress.advance(1)
         effects = _Effects(filters, moves)
-        for batch in table.batches(filters):
+        for batch in table.batches([each.reads for each in filters]):
             job.stop.check()
             effects.add(batch)
         step.facts = {"columns": len(distributions), "filters": len(filters)}
@@ -353,17 +348,11 @@ def _scores(plan: Plan) -> Iterator[str]:
     for scorer in plan.scorers:
         for field in scorer.adds():
             bits = (field.metadata or {}).get(b"scale") == b"bits"
-            if _is_number(field.type) and not bits:
+            if is_number(field.type) and not bits:
                 yield field.name
 
 
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    )
-
-
-# -- the table of all samples -----------------------------------------------------------------
+# -- filters ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -388,7 +377,7 @@ class _Filter:
         return FilterStage(expression.with_threshold(self.stage.where, number, value))
 
 
-def _filters(plan: Plan, table: _Table) -> list[_Filter]:
+def _filters(plan: Plan, table: Scored) -> list[_Filter]:
     found = []
     for label, stage in _selectors(plan):
         if not stage.row_local:
@@ -400,133 +389,6 @@ def _filters(plan: Plan, table: _Table) -> list[_Filter]:
             thresholds = expression.thresholds(stage.where)
         found.append(_Filter(label=label, stage=stage, reads=reads, thresholds=thresholds))
     return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Batch:
-    """Neighbouring rows: their columns, which are sound, and which each filter can be asked of."""
-
-    columns: pa.Table
-    sound: NDArray[np.bool_]
-    measured: tuple[NDArray[np.bool_], ...]
-
-
-class _Table:
-    """All rows with all columns, and what was measured of which; a few bytes per row."""
-
-    def __init__(self, job: Job, done: Decision) -> None:
-        scope = decided(job, done.parts, done.each, done.selected)
-        self.rows: Rows = scope.rows()
-        self._selection = job.ledger.resolve(done.selected.table.path)
-        self.sound = ~self._has("status", Status.FAILED)
-        self.sound_count = int(self.sound.sum())
-        self._origins: dict[str, int] = {}  # family behind the inspection, if filters spared rows
-        self._added: dict[str, int] = {}  # place of the selection stage that added it
-        self._labels = [label for label, _ in _selectors(job.plan)]
-        self._marks: dict[int, NDArray[np.bool_]] = {}
-        scorers = selectors = 0
-        for step in (step for each in job.plan.passes for step in each.steps):
-            names = step.stage.adds().names
-            if isinstance(step.stage, ScoreStage):
-                scorers += 1
-                self._origins |= dict.fromkeys(names, scorers) if selectors else {}
-            else:
-                self._added |= dict.fromkeys(names, selectors)
-                selectors += 1
-
-    def numeric(self, compared: str) -> str | None:
-        """Return the name of a column or expression if its values are numbers, else ``None``."""
-        names = {name.lower(): name for name in self.rows.columns.names}
-        name = names.get(compared.lower(), compared)
-        reads = self._reads(name)
-        if reads is None:
-            return None
-        fields = [self.rows.columns.field(each) for each in reads]
-        nulls = pa.table([pa.nulls(1, field.type) for field in fields], names=reads)
-        kind = fields[0].type if name in reads else expression.project(name, nulls).type
-        return name if _is_number(kind) else None
-
-    def about(self, name: str) -> Mapping[bytes, bytes]:
-        """Return the metadata of a column."""
-        columns = self.rows.columns
-        return (columns.field(name).metadata or {}) if name in columns.names else {}
-
-    def values(self, name: str) -> tuple[NDArray[np.floating], int]:
-        """Return the finite values of sound samples, ascending, and how many were not measured."""
-        reads = self._reads(name) or ()
-        found = [np.empty(0, np.float32)]
-        missing = 0
-        for batch in self.rows.batches(reads):
-            part = slice(batch.first, batch.first + len(batch.columns))
-            sound, measured = self.sound[part], self._measured(reads, part)
-            column = (
-                batch.columns[name] if name in reads else expression.project(name, batch.columns)
-            )
-            narrow = pa.types.is_floating(column.type) and column.type.bit_width <= _FLOAT_BITS
-            kind = pa.float32() if narrow else pa.float64()
-            numbers = column.cast(kind).to_numpy()
-            found.append(numbers[sound & measured & np.isfinite(numbers)])
-            missing += int((sound & ~measured).sum())
-        values = np.concatenate(found)
-        values.sort()
-        return values, missing
-
-    def batches(self, filters: Sequence[_Filter]) -> Iterator[_Batch]:
-        """Yield the rows with the columns that the filters look at."""
-        wanted = dict.fromkeys(name for each in filters for name in each.reads)
-        for batch in self.rows.batches(tuple(wanted) or ("image_id",)):
-            part = slice(batch.first, batch.first + len(batch.columns))
-            yield _Batch(
-                columns=batch.columns,
-                sound=self.sound[part],
-                measured=tuple(self._measured(each.reads, part) for each in filters),
-            )
-
-    def _reads(self, name: str) -> tuple[str, ...] | None:
-        """Return the columns of a column's name or an expression; ``None`` if there are others."""
-        if name in self.rows.columns.names:
-            return (name,)
-        try:
-            return expression.check(f"({name}) IS NOT NULL", self.rows.columns)
-        except PlanError:  # a parameter of a lambda
-            return None
-
-    def _measured(self, names: Sequence[str], part: slice) -> NDArray[np.bool_]:
-        """Tell for some rows whether these columns were all measured."""
-        found = np.ones(part.stop - part.start, np.bool_)
-        for name in names:
-            if name in self._origins:
-                found &= self._scored(self._origins[name])[part]
-            elif name in self._added:
-                found &= self._ended[part] >= self._added[name]
-        return found
-
-    def _scored(self, family: int) -> NDArray[np.bool_]:
-        if family not in self._marks:
-            marks = [
-                tables.read_table(part.families[family], [SCORED])[SCORED].to_numpy()
-                for part in self.rows.parts
-            ]
-            self._marks[family] = np.concatenate(marks)
-        return self._marks[family]
-
-    @functools.cached_property
-    def _ended(self) -> NDArray[np.int16]:
-        """For each row the place of the selection stage that dropped it, or one behind the last."""
-        ended = np.full(len(self.rows), len(self._labels), np.int16)
-        for number, label in enumerate(self._labels):
-            ended[self._has("stage", label)] = number
-        return ended
-
-    def _has(self, name: str, word: str) -> NDArray[np.bool_]:
-        """Tell for each row whether a column of the selection has this word."""
-        column = tables.read_table(self._selection, [name])[name]
-        found = column.unify_dictionaries().combine_chunks()
-        words = found.dictionary.to_pylist()
-        if word not in words:
-            return np.zeros(len(found), np.bool_)
-        same = found.indices.fill_null(-1).to_numpy() == words.index(word)
-        return np.asarray(same, np.bool_)
 
 
 # -- numbers ----------------------------------------------------------------------------------
@@ -543,7 +405,7 @@ def _distribution(
     percentiles: list[float] = []
     histogram: list[int] = []
     if len(values):
-        percentiles = np.percentile(values.astype(np.float64), PERCENTILES).tolist()
+        percentiles = [_percentile(values, percent) for percent in PERCENTILES]
         low, high = percentiles[0], percentiles[-1]
         if low < high:
             edges = np.searchsorted(values, np.linspace(low, high, BINS + 1))
@@ -562,6 +424,13 @@ def _distribution(
         maximum=float(values[-1]) if len(values) else None,
         histogram=tuple(histogram),
     )
+
+
+def _percentile(values: NDArray[np.floating], percent: int) -> float:
+    """Return a percentile of ascending values, by linear interpolation between two of them."""
+    at, weight = divmod(percent / 100 * (len(values) - 1), 1)
+    low, high = float(values[int(at)]), float(values[min(int(at) + 1, len(values) - 1)])
+    return low + weight * (high - low)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -649,7 +518,7 @@ class _Effects:
             for at, each in enumerate(self._filters)
         )
 
-    def add(self, batch: _Batch) -> None:
+    def add(self, batch: Batch) -> None:
         count = len(batch.columns)
         sound = batch.sound
         fails, unknown = [], []
