@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pixsieve.select.evidence import Values
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 131_072
 """Rows that a stage is handed at a time; memory follows it, not the dataset."""
 
 FROM_INDEX = {

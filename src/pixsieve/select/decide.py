@@ -255,11 +255,22 @@ def _ranks(kept: NDArray[np.bool_], keys: NDArray[np.uint64] | None) -> NDArray[
 
 
 def _order(keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return where the smallest key is, the next one, and so on; equal ones as they come."""
-    order = np.argsort(keys)  # four times as fast as a stable one, and as good if no two are equal
-    found = keys[order]
-    if (found[1:] == found[:-1]).any():
-        order = np.argsort(keys, kind="stable")
+    """Return where the smallest key is, the next one, and so on; equal ones as they come.
+
+    Sorts keys whose last bits are replaced by their place, which takes a fifth of the time, and
+    then what these bits would have decided.
+    """
+    bits = np.uint64(len(keys).bit_length())
+    packed = (keys >> bits << bits) | np.arange(len(keys), dtype=np.uint64)
+    packed.sort()
+    order = (packed & ((np.uint64(1) << bits) - np.uint64(1))).astype(np.int64)
+    packed >>= bits
+    same = np.flatnonzero(packed[1:] == packed[:-1])
+    if len(same) > len(keys) // 16:
+        return np.argsort(keys, kind="stable")
+    at = np.union1d(same, same + 1)
+    tied = order[at]
+    order[at] = tied[np.lexsort((tied, keys[tied]))]
     return order
 
 
@@ -377,7 +388,10 @@ class _Writer:
 
 def _words(indices: NDArray[np.int16], dictionary: pa.Array) -> pa.DictionaryArray:
     """Return words of a dictionary; null where the index is negative."""
-    return pa.DictionaryArray.from_arrays(pa.array(indices, mask=indices < 0), dictionary)
+    there = np.packbits(indices >= 0, bitorder="little")
+    buffers = [pa.py_buffer(there), pa.py_buffer(np.ascontiguousarray(indices))]
+    numbers = pa.Array.from_buffers(pa.int16(), len(indices), buffers)
+    return pa.DictionaryArray.from_arrays(numbers, dictionary)
 
 
 def _array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
