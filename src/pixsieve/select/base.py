@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 
     from pixsieve.select.evidence import Values
 
-BATCH_ROWS = 131_072
-"""Rows that a stage is handed at a time; memory follows it, not the dataset."""
+BATCH_ROWS = 262_144
+BATCH_BYTES = 64 * 1024 * 1024
+"""Rows that a stage is handed at a time, or what takes so many bytes: memory follows these, not the
+dataset."""
 
 FROM_INDEX = {
     "image_id": "image_id",
@@ -169,17 +171,18 @@ class Rows:
     ) -> Iterator[Batch]:
         """Yield the rows from ``start`` to before ``stop``, in order.
 
-        A batch has :data:`BATCH_ROWS` rows or a little more, the last one what is left.
+        A batch has about :data:`BATCH_ROWS` rows, or :data:`BATCH_BYTES`.
         """
         stop = len(self) if stop is None else min(stop, len(self))
         waiting: list[pa.Table] = []
-        first, count = start, 0
+        first, count, size = start, 0, 0
         for table in self._tables(columns, start, stop):
             waiting.append(table)
             count += len(table)
-            if count >= BATCH_ROWS:
+            size += table.nbytes
+            if count >= BATCH_ROWS or size >= BATCH_BYTES:
                 yield self._batch(first, waiting)
-                first, waiting, count = first + count, [], 0
+                first, waiting, count, size = first + count, [], 0, 0
         if waiting:
             yield self._batch(first, waiting)
 
