@@ -268,7 +268,7 @@ class Rows:
         return Batch(first=first, columns=columns, kept=self.kept[first : first + len(columns)])
 
 
-_NEAR_ROWS = 4 * BATCH_ROWS
+_NEAR_ROWS = 65_536
 
 
 def _runs(numbers: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
