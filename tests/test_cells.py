@@ -68,9 +68,22 @@ def test_a_sample_follows_from_ids_alone(tmp_path):
     assert 120 < len(whole["key"]) < 280
     for name in ("1", "2"):
         given = [once] if name == "1" else twice[::-1]
-        cells.centroids(given, 6, 3, False, str(tmp_path / f"c{name}"))
+        cells.centroids(given, 6, 3, False, None, str(tmp_path / f"c{name}"))
     one, other = (spill.read(str(tmp_path / f"c{n}"))["centroids"] for n in "12")
     assert np.array_equal(one, other)
+
+
+def test_of_centroids_that_are_near_one_another_one_stays(tmp_path):
+    angles = np.deg2rad([0, 1, 2, 50, 51, 90])
+    vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+    spill.write(
+        str(tmp_path / "sample"), {"key": np.arange(6).astype(np.uint64), "vector": vectors}
+    )
+    counts = []
+    for near in (None, np.cos(np.deg2rad(5))):
+        cells.centroids([str(tmp_path / "sample")], 6, 0, False, near, str(tmp_path / "c"))
+        counts.append(len(spill.read(str(tmp_path / "c"))["centroids"]))
+    assert counts == [6, 3]
 
 
 @settings(max_examples=15, deadline=None)

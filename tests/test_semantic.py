@@ -249,6 +249,17 @@ def alike(one: dict[str, Any], other: dict[str, Any], stage: SemanticDeduplicati
     return bool(template.ncc(pixels, first, second, threshold)[0] >= threshold)
 
 
+def test_images_with_one_vector_may_be_of_different_pictures(tmp_path):
+    """Then the best of them stands for none of the others."""
+    samples = [
+        sample("a", at(0), width=900, thumbnail=picture(1)),
+        sample("b", at(0), width=800, thumbnail=picture(2)),
+        sample("c", at(5), width=700, thumbnail=resaved(picture(2))),
+    ]
+    rows, verdicts = decided(tmp_path, SemanticDeduplicationStage(), samples)
+    assert {key: stays for key, (stays, _) in told(rows, verdicts).items()} == {"c": "b"}
+
+
 PICTURES = [picture(0), resaved(picture(0)), mirrored(picture(0)), picture(1), picture(2)]
 
 

@@ -167,9 +167,13 @@ def centroids(
     k: int,
     seed: int,
     center: bool,  # noqa: FBT001
+    near: float | None,
     path: str,
 ) -> None:
-    """Write ``centroids``, (k', d), and the ``mean`` that is to be taken off first, (1, d)."""
+    """Write ``centroids``, (k', d), and the ``mean`` that is to be taken off first, (1, d).
+
+    Of centroids with a cosine of ``near`` or more to one another, one stays.
+    """
     found = [spill.read(each) for each in samples]
     key = np.concatenate([each["key"] for each in found])
     vectors = np.concatenate([each["vector"] for each in found])
@@ -180,9 +184,18 @@ def centroids(
         vectors = _centred(vectors, mean)
     if len(vectors):
         middles = kmeans.kmeans(vectors, k, seed)
+        middles = middles if near is None else _thinned(middles, near)
     else:
         middles = np.eye(1, vectors.shape[1], dtype=np.float32)
     spill.write(path, {"centroids": middles, "mean": mean})
+
+
+def _thinned(middles: NDArray[np.float32], near: float) -> NDArray[np.float32]:
+    """Return those that are not near to one before that is returned."""
+    chosen = np.zeros(len(middles), np.bool_)
+    for number, middle in enumerate(middles):
+        chosen[number] = not (middles[:number][chosen[:number]] @ middle >= near).any()
+    return middles[chosen]
 
 
 def _centred(units: NDArray[np.float32], mean: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -285,9 +298,16 @@ def digests(vectors: NDArray[np.generic]) -> NDArray[np.uint64]:
 
 
 def centroid_rounds(
-    scope: Scope, column: str, k: int, seed: int, kept: int, *, center: bool = False
+    scope: Scope,
+    column: str,
+    k: int,
+    seed: int,
+    kept: int,
+    *,
+    center: bool = False,
+    near: float | None = None,
 ) -> Generator[Sequence[Task], Sequence[str], str]:
-    """Run the tasks that find ``k`` centroids; return the path of :func:`centroids`' file."""
+    """Run the tasks that find ``k`` centroids, or fewer; return the path of what they wrote."""
     rows = len(scope.rows())
     dim = scope.columns.field(column).type.list_size
     share = min(1.0, k * kmeans.SAMPLE_PER_CENTROID / max(kept, 1))
@@ -298,6 +318,6 @@ def centroid_rounds(
         )
         for number, bounds in enumerate(slices(rows, dim))
     ]
-    work = functools.partial(centroids, tuple(samples), k, seed, center)
+    work = functools.partial(centroids, tuple(samples), k, seed, center, near)
     (path,) = yield [Task(name="centroids", work=work)]
     return path

@@ -166,8 +166,7 @@ def _compare(
         at, column = np.divmod(unsure, limit)
         hits.reshape(-1)[unsure] = lists.exact(who[at], start + column) >= lists.limits.least
     lists.seen[who] += hits.sum(axis=1)
-    if lists.limits.nearest:
-        _thin(hits, dots, lists.limits)
+    _thin(hits, dots, lists.limits)
     found = np.flatnonzero(hits)
     if len(found):
         at, column = np.divmod(found, limit)
@@ -180,11 +179,13 @@ def _thin(hits: NDArray[np.bool_], dots: NDArray[np.float32], limits: Limits) ->
     if not len(crowded):
         return
     here = hits[crowded]
-    alike = np.where(here, dots[crowded], -np.inf)
-    place = alike.shape[1] - limits.nearest
-    least = np.partition(alike, place, axis=1)[:, place]
-    first = np.cumsum(here, axis=1, dtype=np.int32) <= limits.first
-    hits[crowded] = here & (first | (alike >= least[:, None]))
+    listed = np.cumsum(here, axis=1, dtype=np.int32) <= limits.first
+    if limits.nearest:
+        alike = np.where(here, dots[crowded], -np.inf)
+        place = alike.shape[1] - limits.nearest
+        least = np.partition(alike, place, axis=1)[:, place]
+        listed |= alike >= least[:, None]
+    hits[crowded] = here & listed
 
 
 class _Lists:

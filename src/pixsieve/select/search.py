@@ -124,7 +124,7 @@ def find(
         visitors = visitors.at(~_within(visitors.row, gone))
         asks = known["open"]
         if "label" in known:
-            labels = (known["row"], known["label"])
+            labels = (known["row"], known["label"])  # copies are linked by now
     pieces: list[Pairs] = []
     copies: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     vectors = [file["vector"] for file in files]
@@ -132,11 +132,11 @@ def find(
         here, there = (_better_first(each, cell, rank) for each in (members, visitors))
         asking = here if asks is None else here.at(_within(here.row, asks))
         guests = there if asks is None else there.at(_within(there.row, asks))
-        here, same = _without_copies(here)
-        there, _ = _without_copies(there)
+        here, same = _without_copies(here, limits)
+        there, _ = _without_copies(there, limits)
         if asks is not None:
             same = (same[0][_within(same[0], asks)], same[1][_within(same[0], asks)])
-        own_copies = same[0] < own
+        own_copies = (same[0] < own) & (labels is None)
         copies.append((same[0][own_copies], same[1][own_copies]))
         asking = asking.at((asking.row < own) & ~_within(asking.row, np.sort(same[0])))
         guests = guests.at((guests.row < own) & _within(guests.row, np.sort(there.row)))
@@ -205,16 +205,20 @@ def _better_first(members: _Members, cell: int, rank: NDArray[np.int64]) -> _Mem
 
 
 def _without_copies(
-    members: _Members,
+    members: _Members, limits: Limits
 ) -> tuple[_Members, tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Return the best-ranked of those with equal vectors, and the others, with the best of each."""
-    _, first, group = np.unique(members.digest, return_index=True, return_inverse=True)
-    if len(first) == len(members.row):
-        none = np.empty(0, np.int64)
-        return members, (none, none)
-    best = first[group]
-    others = np.flatnonzero(best != np.arange(len(best)))
-    return members.at(np.sort(first)), (members.row[others], members.row[best[others]])
+    """Return the best-ranked of those with equal vectors, and the others, with the best of each.
+
+    Where so many are equal that no list would hold them all; fewer are compared as any rows are,
+    since their pictures may differ.
+    """
+    _, first, group, counts = np.unique(
+        members.digest, return_index=True, return_inverse=True, return_counts=True
+    )
+    own = np.arange(len(group))
+    best = np.where(counts[group] > limits.first + limits.nearest, first[group], own)
+    others = np.flatnonzero(best != own)
+    return members.at(best == own), (members.row[others], members.row[best[others]])
 
 
 def _side(

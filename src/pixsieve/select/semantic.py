@@ -190,7 +190,10 @@ class SemanticDeduplicationStage(SelectStage):
         wanted = self.n_clusters
         visits = self.n_probe if self.confirm else 1  # the wider eps, the more cells are near
         k = cells.automatic(kept + others, visits) if wanted == "auto" else wanted
-        middles = yield from cells.centroid_rounds(scope, self.column, k, seed, kept)
+        # Cells that are nearer than the threshold would part what is one group. Where pictures are
+        # to be compared, cosines are wide and say less, and cells must stay small.
+        near = None if self.confirm else self._least()
+        middles = yield from cells.centroid_rounds(scope, self.column, k, seed, kept, near=near)
         reach = SHARE * (2 * (1 - self._least())) ** 0.5
         assigned = yield [
             Task(
