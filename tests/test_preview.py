@@ -297,7 +297,9 @@ def test_half_a_point_on_a_scale_to_ten_is_told(photos, tmp_path):
     assert any("almost nothing" in warning for warning in found.warnings)
     found = looked_at(photos, tmp_path, Beauty(), FilterStage("beauty is null or beauty >= 0.5"))
     assert any("almost nothing" in warning for warning in found.warnings)
-    hint = "FilterStage: 0.5 is below all but 0.0% of beauty (0 to 10): does it fit the scale?"
+    hint = (
+        "FilterStage: none of the values of beauty (0 to 10) lie below 0.5: does it fit the scale?"
+    )
     assert hint in found.warnings
     found = looked_at(photos, tmp_path, Beauty(), FilterStage("beauty >= 5"))
     assert found.warnings == ()
@@ -475,7 +477,7 @@ thresholds, and the same moved by 5 % of the values
     assert "  not asked again with moved thresholds: ExactDeduplicationStage\n" in page
     assert "█" in page
     assert "0 and up, squared levels of 255; higher is better; 100 values, 14 not measured" in page
-    assert "warning: FilterStage 2: 10 is below all but 0.0% of sharpness (0 and up)" in page
+    assert "warning: FilterStage 2: none of the values of sharpness (0 and up) lie below 10" in page
     assert page.endswith("out/.pixsieve; nothing was exported\n")
 
 

@@ -325,9 +325,10 @@ def _odd_thresholds(
         value = f"{each.value:,.0f}" if each.value.is_integer() else f"{each.value:g}"
         for side, beyond in (("below", each.below), ("above", each.above)):
             if beyond < _TAIL and about.count >= ODD_ROWS:
+                share = f"{beyond:.1%}" if beyond else "none"
                 yield (
-                    f"{each.stage}: {value} is {side} all but {beyond:.1%} of "
-                    f"{each.column}{scale}: does it fit the {fit}?"
+                    f"{each.stage}: {share} of the values of {each.column}{scale} lie {side} "
+                    f"{value}: does it fit the {fit}?"
                 )
 
 
