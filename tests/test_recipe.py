@@ -213,6 +213,7 @@ WRONG = {
     "'jpg'; did you mean 'jpeg'?",
     "stages:\n- ImageWriterStage: {output_dir: x, images_per_tar: 0}": "2: ImageWriterStage: "
     "images_per_tar is 0; expected at least 1",
+    "stages:\n- SampleStage: {count: 0}": "2: SampleStage: count is 0; expected 1 or more",
     "stages:\n- no_such_package:X": "2: the stage 'no_such_package:X' cannot be imported: "
     "ModuleNotFoundError: No module named 'no_such_package'; put its folder on PYTHONPATH",
     "stages:\n- json:nothing": "2: the stage 'json:nothing' cannot be imported: "

@@ -476,7 +476,8 @@ class _Reader:
         try:
             return call()
         except ValueError as error:  # a UsageError is one, and what a user's own stage would raise
-            self.fail(node, f"{prefix}{error}")
+            told = str(error)
+            self.fail(node, told if told.startswith(prefix) else f"{prefix}{told}")
 
     def _resolved(self, value: Any) -> Any:
         if self.folder is None or value is None:
