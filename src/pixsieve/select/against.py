@@ -60,21 +60,24 @@ def schema(path: str) -> pa.Schema:
     return pa.schema(common)
 
 
-def check(stage: str, path: str, columns: pa.Schema) -> None:
-    """Raise ``PlanError`` unless the columns are there, beside ``image_id``, with their types."""
+def check(stage: str, path: str, columns: pa.Schema, parameter: str = "against") -> None:
+    """Raise ``PlanError`` unless the columns are there, beside ``image_id``, with their types.
+
+    ``stage`` and ``parameter`` are what the message names.
+    """
     have = schema(path)
     for wanted in [pa.field(_ID, pa.string()), *columns]:
         if wanted.name not in have.names:
             names = ", ".join(have.names)
-            msg = f"{stage}: against={path!r} has no column {wanted.name!r}; it has: {names}"
+            msg = f"{stage}: {parameter}={path!r} has no column {wanted.name!r}; it has: {names}"
             raise PlanError(msg)
         kind = have.field(wanted.name).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
         if kind != wanted.type and not _as_good(kind, wanted.type):
             msg = (
-                f"{stage}: against={path!r} has {wanted.name!r} as {kind}, expected {wanted.type}; "
-                "compare with what the same stages measured"
+                f"{stage}: {parameter}={path!r} has {wanted.name!r} as {kind}, "
+                f"expected {wanted.type}; name a dataset that the same stages made"
             )
             raise PlanError(msg)
 

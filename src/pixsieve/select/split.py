@@ -30,6 +30,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 _DIGEST_TEXT = 16
 """Digits of a SHA-256 that tell images apart: 64 bits."""
 _NONE = np.uint64(2**64 - 1)
+_OF_EARLIER = ("original_sha256", "split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,9 @@ class SplitStage(SelectStage):
             check_scalar(columns, name, "SplitStage: by")
         if self.stratify is not None:
             check_scalar(columns, self.stratify, "SplitStage: stratify")
+        if self.earlier is not None:
+            wanted = pa.schema([(name, pa.string()) for name in _OF_EARLIER])
+            against.check("SplitStage", self.earlier, wanted, "earlier")
 
     def digests(self) -> tuple[str, ...]:
         return () if self.earlier is None else against.digests(self.earlier)
@@ -262,7 +266,7 @@ class _Earlier:
     def __init__(self, path: str, names: Sequence[str]) -> None:
         ids, images, sides = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)], []
         sides.append(np.empty(0, np.int16))
-        for table in against.read(path, ("original_sha256", "split")):
+        for table in against.read(path, _OF_EARLIER):
             split = table["split"].cast(pa.string())
             side = pc.fill_null(pc.index_in(split, pa.array(names, pa.string())), -1)
             side = side.to_numpy().astype(np.int16)
