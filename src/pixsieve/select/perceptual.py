@@ -263,7 +263,7 @@ def _earlier(path: str, fields: list[pa.Field]) -> tuple[pa.Array, list[NDArray[
         for each, found in zip(fields, words, strict=True):
             found.append(_words(whole[each.name].cast(each.type)))
     names = pa.concat_arrays([_array(each) for each in ids])
-    order = np.array(names.to_pylist(), object).argsort(kind="stable")
+    order = pc.sort_indices(names).to_numpy()
     return names.take(pa.array(order)), [np.concatenate(found)[order] for found in words]
 
 
