@@ -63,6 +63,16 @@ def test_of_several_resolutions_the_largest_without_enlarging(tmp_path):
     assert dropped.notes[-1] == "1 are smaller than their bucket: dropped"
 
 
+def test_of_many_buckets_notes_name_the_fullest(tmp_path):
+    sizes = [(100 + number, 100) for number in range(30)]
+    found = rows(tmp_path, *sizes, *sizes[10:])
+    notes = BucketStage(buckets=tuple(sizes)).decide(found).notes
+    assert notes == (
+        *(f"{width}x100: 2 (4.0%)" for width, _ in sizes[10:]),
+        "10 more buckets: 10 (20.0%)",
+    )
+
+
 def test_buckets_of_ones_own(tmp_path):
     sizes = ((512, 512), (768, 512), (512, 768))
     found = rows(tmp_path, (1500, 1000), (1000, 1001), (100, 700))
@@ -104,10 +114,10 @@ def test_what_is_not_kept_has_no_bucket_and_no_row_at_all_is_fine(tmp_path):
     ("options", "message"),
     [
         ({"resolution": 1000}, "1000 is no multiple of step=64; expected such as 1024"),
-        ({"resolution": ()}, "0 buckets"),
+        ({"resolution": ()}, "resolution is empty"),
         ({"step": 0}, "step is 0"),
         ({"max_ratio": 0.5}, "max_ratio 0.5"),
-        ({"step": 1, "max_ratio": 9.0}, "buckets; expected 1 to 1000"),
+        ({"step": 1, "max_ratio": 9.0}, "buckets; expected at most 1000"),
         ({"buckets": ()}, "expected sizes of 1 or more"),
         ({"buckets": ((64, 0),)}, "expected sizes of 1 or more"),
         ({"buckets": ((512, 512), (64, 64))}, "512x512 and 64x64 have one shape"),

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _COLUMNS = ("width", "height")
 _MOST = 1000
 """Buckets that there may be: shards hold one each."""
+_LISTED = 20
+"""Buckets that notes name one by one, the fullest ones."""
 
 Size = tuple[int, int]
 """Width and height, in pixels."""
@@ -92,8 +94,11 @@ class BucketStage(SelectStage):
                     )
                     raise PlanError(msg)
         count = sum(len(level) for level in self._levels())
-        if not 0 < count <= _MOST:
-            msg = f"BucketStage: that makes {count} buckets; expected 1 to {_MOST}: a larger step"
+        if not count:
+            msg = "BucketStage: resolution is empty; expected such as 1024, or several"
+            raise PlanError(msg)
+        if count > _MOST:
+            msg = f"BucketStage: that makes {count} buckets; expected at most {_MOST}: a larger step"
             raise PlanError(msg)
 
     def reads(self) -> tuple[str, ...]:
@@ -129,10 +134,12 @@ class BucketStage(SelectStage):
         place = np.full(len(sizes) + 1, -1, np.int16)
         place[used] = np.arange(len(used))
         names = [_name(sizes[at]) for at in used.tolist()]
-        notes = [
-            f"{name}: {count:,} ({count / total:.1%})"
-            for name, count in zip(names, counts[used].tolist(), strict=True)
-        ]
+        listed = np.sort(np.argsort(-counts[used], kind="stable")[:_LISTED]).tolist()
+        numbers = counts[used].tolist()
+        notes = [f"{names[at]}: {numbers[at]:,} ({numbers[at] / total:.1%})" for at in listed]
+        if len(names) > len(listed):
+            rest = total - sum(numbers[at] for at in listed)
+            notes.append(f"{len(names) - len(listed):,} more buckets: {rest:,} ({rest / total:.1%})")
         if len(enlarged):
             told = "dropped" if len(drop) else "kept, and have to be enlarged"
             notes.append(f"{len(enlarged):,} are smaller than their bucket: {told}")
