@@ -98,7 +98,9 @@ class BucketStage(SelectStage):
             msg = "BucketStage: resolution is empty; expected such as 1024, or several"
             raise PlanError(msg)
         if count > _MOST:
-            msg = f"BucketStage: that makes {count} buckets; expected at most {_MOST}: a larger step"
+            msg = (
+                f"BucketStage: that makes {count} buckets; expected at most {_MOST}: a larger step"
+            )
             raise PlanError(msg)
 
     def reads(self) -> tuple[str, ...]:
@@ -139,7 +141,9 @@ class BucketStage(SelectStage):
         notes = [f"{names[at]}: {numbers[at]:,} ({numbers[at] / total:.1%})" for at in listed]
         if len(names) > len(listed):
             rest = total - sum(numbers[at] for at in listed)
-            notes.append(f"{len(names) - len(listed):,} more buckets: {rest:,} ({rest / total:.1%})")
+            notes.append(
+                f"{len(names) - len(listed):,} more buckets: {rest:,} ({rest / total:.1%})"
+            )
         if len(enlarged):
             told = "dropped" if len(drop) else "kept, and have to be enlarged"
             notes.append(f"{len(enlarged):,} are smaller than their bucket: {told}")
