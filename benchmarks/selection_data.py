@@ -81,7 +81,7 @@ def vectors(folder: Path, rows: int) -> tuple[Path, NDArray[np.int64]]:
     originals[copies[originals[originals[copies]] >= 0]] = -1  # no copies of copies
     is_copy = originals >= 0
     folder.mkdir(parents=True, exist_ok=True)
-    plain = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+    plain = np.lib.format.open_memmap(
         folder / "vectors.npy", "w+", np.float16, (rows, DIM)
     )
     for start in range(0, rows, RUN):
