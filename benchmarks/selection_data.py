@@ -81,9 +81,7 @@ def vectors(folder: Path, rows: int) -> tuple[Path, NDArray[np.int64]]:
     originals[copies[originals[originals[copies]] >= 0]] = -1  # no copies of copies
     is_copy = originals >= 0
     folder.mkdir(parents=True, exist_ok=True)
-    plain = np.lib.format.open_memmap(
-        folder / "vectors.npy", "w+", np.float16, (rows, DIM)
-    )
+    plain = np.lib.format.open_memmap(folder / "vectors.npy", "w+", np.float16, (rows, DIM))
     for start in range(0, rows, RUN):
         stop = min(start + RUN, rows)
         found = centres[rng.integers(0, len(centres), stop - start)]
