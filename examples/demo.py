@@ -3,7 +3,7 @@
     python examples/demo.py FOLDER
 
 Makes ``FOLDER/photos``, runs ``demo.yaml`` over it, shows what became of the files, verifies the
-dataset, asks about two of them, and puts the kept pictures on one sheet, ``FOLDER/kept.png``.
+dataset, asks about three of them, and puts the kept pictures on one sheet, ``FOLDER/kept.png``.
 """
 
 # ruff: noqa: INP001 - scripts, not a package
@@ -43,6 +43,7 @@ def main(folder: Path) -> None:
 
     _pixsieve("verify", str(output))
     _pixsieve("why", str(output), _key(dropped, "downloads/china (1).jpg"))
+    _pixsieve("why", str(output), _key(dropped, "downloads/hubble_small.jpg"))
     _pixsieve("why", str(output), _key(kept, "places/china.jpg"))
 
     sheet = folder / "kept.png"

@@ -126,12 +126,18 @@ def make(folder: Path, photos: Mapping[str, Path]) -> dict[str, str]:
     # Odd, but good: the name tells of another format; the picture lies on its side and says so.
     add("downloads/cat_mirrored.png", _encoded(ImageOps.mirror(opened("cat")), "JPEG"))
     add("downloads/astronaut_mirrored.jpg", _encoded(ImageOps.mirror(opened("astronaut")), "PNG"))
-    add("downloads/china_on_its_side.jpg", _on_its_side(opened("china")))
+    add("downloads/china_on_its_side.jpg", _on_its_side(ImageOps.mirror(opened("china"))))
 
     # Copies of the same bytes; the one with a caption is the one to keep.
     add("downloads/china (1).jpg", whole("china"), "exact_duplicate")
     add("downloads/IMG_0001.jpg", whole("rocket"), "exact_duplicate")
     add("zz_backup/flower.jpg", whole("flower"), "exact_duplicate")
+
+    # Copies that were made smaller or saved again.
+    hubble = opened("hubble")
+    half = hubble.resize((hubble.width // 2, hubble.height // 2))
+    add("downloads/hubble_small.jpg", _encoded(half, "JPEG"), "perceptual_duplicate")
+    add("downloads/coffee.jpg", _encoded(opened("coffee"), "JPEG"), "perceptual_duplicate")
 
     # Too small.
     add("documents/page.png", whole("page"), "filter")

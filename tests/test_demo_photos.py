@@ -76,6 +76,15 @@ def test_duplicates_have_the_bytes_of_a_kept_image_that_has_a_caption(made):
     assert all(path.read_bytes() in captioned for path in copies)
 
 
+def test_near_duplicates_are_a_kept_picture_saved_in_another_way(made):
+    folder, _, fates = made
+    near = [path for path, fate in fates.items() if fate == "perceptual_duplicate"]
+    assert near == ["downloads/hubble_small.jpg", "downloads/coffee.jpg"]
+    small, large = (_image(folder / p) for p in (near[0], "space/hubble.jpg"))
+    assert small.size == (large.width // 2, large.height // 2)
+    assert _image(folder / near[1]).size == _image(folder / "food/coffee.webp").size
+
+
 def test_the_cut_image_has_a_header_and_does_not_decode(made):
     folder, _, _ = made
     with Image.open(folder / "downloads" / "flower_cut.jpg") as image:
