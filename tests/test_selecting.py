@@ -217,7 +217,9 @@ def test_a_stages_own_tasks_are_run_and_kept(
     for shard in manifest["shards"]:
         ids = pq.read_table(tmp_path / "a" / shard["sidecar"])["image_id"]
         assert (uniform(ids, 1) % 2 == 0).all()
-    assert pipeline(source, tmp_path / "a", *stages).run(InlineExecutor()).did_nothing
+    again = pipeline(source, tmp_path / "a", *stages).run(InlineExecutor())
+    assert again.did_nothing
+    assert "keys" not in [timing.step for timing in again.timings]  # nor are they looked up
 
 
 def test_a_scorer_cannot_read_what_is_decided_over_all_rows(source: Path):

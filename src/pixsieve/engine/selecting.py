@@ -66,15 +66,11 @@ def select(
             seed=job.plan.seed,
         )
         place = (table, before.sha256 if before else None, job.plan.seed)
+        names = [(step.label, job.identities[step.key]) for step in steps[start:stop]]
+        key = fingerprint("select", place, here, names)
         own = start < stop and _has_rounds(steps[start])
-        found = _rounds(job, steps[start], scope, place) if own else []
-        key = fingerprint(
-            "select",
-            place,
-            here,
-            [(step.label, job.identities[step.key]) for step in steps[start:stop]],
-            [each.table.sha256 for each in found],
-        )
+        new = own and job.ledger.done(key, work.Selected) is None
+        found = _rounds(job, steps[start], scope, place) if new else []
         stages = each.selectors[start:stop]
         paths = [job.ledger.resolve(each.table.path) for each in found]
         with job.step("select", None, "stages") as underway:
