@@ -399,6 +399,16 @@ def dropped_later() -> Export:
     return export
 
 
+def dropped_for_another_dataset() -> Export:
+    export = sound(1)
+    evidence = json.dumps({"cosine": 0.99, "against": "benchmark"})
+    export.dropped += [
+        dropped_row("d4", duplicate_of="an-id-there", evidence=evidence),
+        dropped_row("d5", duplicate_of="d5", evidence=evidence),  # it has the same id there
+    ]
+    return export
+
+
 SOUND = {
     "one shard": lambda: sound(1),
     "three shards": sound,
@@ -414,6 +424,7 @@ SOUND = {
     "shards cut by bytes": cut_by_bytes,
     "empty and undecodable captions": odd_captions,
     "an original that a later stage dropped": dropped_later,
+    "originals in another dataset": dropped_for_another_dataset,
 }
 
 

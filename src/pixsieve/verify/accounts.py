@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from array import array
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -152,16 +153,19 @@ def _check_ids(path: Path, both: set[int], twice: set[int], findings: Findings) 
 
 
 def _check_copies(path: Path, gone: set[int], findings: Findings) -> None:
-    """Check copies whose original was not kept: only another stage may have dropped it since."""
+    """Check copies whose original was not kept: only another stage may have dropped it since.
+
+    The original of a copy whose evidence has ``against`` is in another dataset.
+    """
     if not gone:
         return
     ended: dict[int, End] = {}
     for row in rows_of(path, _COLUMNS):
         if digest(row["image_id"] or "") in gone:
             ended[digest(row["image_id"] or "")] = (row["stage"], row["status"], row["reason"])
-    for row in rows_of(path, _COLUMNS):
+    for row in rows_of(path, [*_COLUMNS, "evidence"]):
         original = row["duplicate_of"]
-        if original is None or digest(original) not in gone:
+        if original is None or digest(original) not in gone or _is_elsewhere(row["evidence"]):
             continue
         end = ended.get(digest(original))
         if end is None:
@@ -173,6 +177,15 @@ def _check_copies(path: Path, gone: set[int], findings: Findings) -> None:
         else:
             continue
         findings.add("duplicate-of", DROPPED_NAME, message, member=row["image_id"])
+
+
+def _is_elsewhere(evidence: str | None) -> bool:
+    """Tell whether evidence names another dataset that the original is in."""
+    try:
+        found = json.loads(evidence or "null")
+    except ValueError:
+        return False
+    return isinstance(found, dict) and "against" in found
 
 
 def _check_reasons(manifest: Manifest, ends: Counter[End], findings: Findings) -> None:
