@@ -95,6 +95,22 @@ def test_a_duplicate_leads_to_the_one_that_stayed(made):
     assert f"same as   {stayed.image_id}: kept in {stayed.tar_file}" in answer.to_text()
 
 
+def test_a_duplicate_of_an_image_of_another_dataset_says_so(made, tmp_path):
+    shutil.copytree(made, tmp_path / "out")
+    path = tmp_path / "out" / "dropped.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    (stayed,) = why(made, "copy")
+    for row in rows:
+        if row["reason"] == "exact_duplicate":
+            row["evidence"] = json.dumps({"against": "benchmark"})
+            row["duplicate_of"] = stayed.image_id  # there is one of that id here, too
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    (answer,) = why(tmp_path / "out", "tom3")
+    assert answer.twin is None
+    assert f"same as   {stayed.image_id}: in benchmark\n" in answer.to_text()
+
+
 def test_one_sample_answers_to_all_of_its_names(made):
     (answer,) = why(made, "cats/tom7")
     names = [

@@ -107,7 +107,9 @@ class Answer:
             lines.append(f"  image     byte {self.member_offset:,}, {size}")
         lines += [f"  {line}" for line in _evidence_lines(self.evidence)]
         if self.duplicate_of is not None:
+            there = _elsewhere(self.evidence)
             where = self.twin._verdict() if self.twin else "not found"  # noqa: SLF001
+            where = where if there is None else f"in {there}"
             lines.append(f"  same as   {self.duplicate_of}: {where}")
         return "\n".join(map(printable, lines)) + "\n"
 
@@ -304,13 +306,17 @@ def _answer(row: dict[str, Any]) -> Answer:
 
 
 def _with_twins(sources: Sequence[_Rows], found: list[Answer]) -> list[Answer]:
-    """Add what became of the samples that these are duplicates of."""
-    wanted = pa.array({each.duplicate_of for each in found if each.duplicate_of is not None})
+    """Add what became of the samples here that these are duplicates of."""
+    copies = [each for each in found if _elsewhere(each.evidence) is None]
+    wanted = pa.array({each.duplicate_of for each in copies if each.duplicate_of is not None})
     if not len(wanted):
         return found
     test = pc.field("image_id").isin(wanted.cast(pa.string()))
     twins = {row["image_id"]: _answer(row) for rows in sources for row in rows(test)}
-    return [replace(each, twin=twins.get(each.duplicate_of or "")) for each in found]
+    return [
+        replace(each, twin=twins.get(each.duplicate_of or "")) if each in copies else each
+        for each in found
+    ]
 
 
 def _with_evidence(folder: Path, found: list[Answer]) -> list[Answer]:
@@ -349,6 +355,15 @@ def _nearest(sources: Sequence[_Rows], key: str) -> list[str]:
                 original = row["original_key"]
                 names |= {row["image_id"]: None, original: None, original.rpartition("/")[2]: None}
     return difflib.get_close_matches(key, names, n=3)
+
+
+def _elsewhere(evidence: str | None) -> str | None:
+    """Return the name of the other dataset that a sample is a duplicate of one of, if so."""
+    try:
+        found = json.loads(evidence or "null")
+    except ValueError:
+        return None
+    return found.get("against") if isinstance(found, dict) else None
 
 
 def _evidence_lines(evidence: str | None) -> Iterable[str]:
