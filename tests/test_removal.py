@@ -52,6 +52,15 @@ def test_partners_are_evidence_and_those_that_are_here_are_named(tmp_path):
     assert json.loads(verdicts.evidence[0].as_py())["partner"] == "gone"
 
 
+def test_a_partner_that_the_list_drops_itself_is_evidence_alone(tmp_path):
+    path = listed(tmp_path / "l.parquet", id=["i1", "i2", "003"], max_id=["i2", "i1", "i3"])
+    verdicts = ImageDuplicatesRemovalStage(path).decide(photos(tmp_path))
+    assert verdicts.drop.tolist() == [1, 2, 3]
+    assert verdicts.duplicate_of.to_pylist() == [None] * 3
+    partners = [json.loads(text)["partner"] for text in verdicts.evidence.to_pylist()]
+    assert partners == ["i2", "i1", "i3"]
+
+
 def test_a_key_of_several_images_drops_none(tmp_path):
     path = listed(tmp_path / "l.parquet", id=["k"])
     verdicts = ImageDuplicatesRemovalStage(path).decide(photos(tmp_path, original_key="k"))

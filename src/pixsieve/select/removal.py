@@ -43,7 +43,7 @@ class ImageDuplicatesRemovalStage(SelectStage):
     and the first ones named. The list is held, at about 60 bytes an id, with the partners twice
     that. The evidence is the id, by which name it was found, and the partner where the list has one
     (``duplicate_of`` or ``max_id``), who is also in ``duplicate_of`` if it is the ``image_id`` of
-    an image here. The reason is ``listed_duplicate``.
+    an image here that the list does not drop, too. The reason is ``listed_duplicate``.
 
     Args:
         removal_parquets_dir: A Parquet file, or a folder of them, of any depth.
@@ -141,11 +141,12 @@ class ImageDuplicatesRemovalStage(SelectStage):
                 strict=True,
             )
         ]
+        gone = numbers[order]
         return Verdicts(
-            drop=numbers[order],
+            drop=gone,
             reason="listed_duplicate",
             evidence=pa.array(evidence, pa.string()),
-            duplicate_of=_if_here(rows, twin),
+            duplicate_of=_if_here(rows, twin, gone),
             notes=(f"{len(order):,} dropped by a list of {len(ids):,} ids", *notes),
         )
 
@@ -241,13 +242,13 @@ def _matches(
     return np.concatenate(numbers), np.concatenate(places)
 
 
-def _if_here(rows: Rows, names: pa.Array) -> pa.Array:
-    """Return the names that are an image_id of some row; null for the others."""
+def _if_here(rows: Rows, names: pa.Array, gone: NDArray[np.int64]) -> pa.Array:
+    """Return the names that are an image_id of a row that is not gone; null for the others."""
     known = pc.unique(names).drop_null()
     there = np.zeros(len(known), np.bool_)
     if len(known):
-        _, places = _matches(rows, "image_id", known, there)
-        there[places] = True
+        found, places = _matches(rows, "image_id", known, there)
+        there[places[~np.isin(found, gone)]] = True
     kept = known.filter(pa.array(there))
     return pc.if_else(pc.is_in(names, kept, skip_nulls=True), names, pa.scalar(None, pa.string()))
 
