@@ -195,6 +195,8 @@ def test_one_of_each_cell_and_rows_without_an_embedding(tmp_path):
         notes = SampleStage(count=99, diversity=diversity).decide(rows).notes
         assert notes[1] == "4 have no usable embedding and are not kept"
         assert notes[2].startswith("asked 99, there were ")
+    for diversity in ("one_per_cell", "farthest_first"):  # less than half a sample is none
+        assert kept(rows, SampleStage(fraction=0.001, diversity=diversity)) == []
     rows.kept[:96] = False
     for diversity in ("one_per_cell", "farthest_first"):
         assert kept(rows, SampleStage(count=2, diversity=diversity)) == []

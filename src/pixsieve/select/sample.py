@@ -400,8 +400,8 @@ def _of_cells(
 ) -> NDArray[np.int64]:
     """Return the places of the vectors that are nearest to the middle of each cell."""
     there = np.flatnonzero(usable)
-    if not len(there):
-        return there
+    if not len(there) or not count:
+        return there[:0]
     sample = vectors[there[: count * SAMPLE_PER_CENTROID]].astype(np.float32)
     centroids = kmeans(sample, count, seed)
     best = np.full(len(centroids), -np.inf, np.float32)
