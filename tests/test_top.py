@@ -57,6 +57,14 @@ def test_the_column_says_which_end_is_better(tmp_path):
     assert TopStage("noise", count=2).decide(rows).notes == ("keeps 2 of 3: noise from 2 down",)
 
 
+def test_the_threshold_does_not_follow_the_order_of_rows(tmp_path):
+    stage = TopStage("score", count=2)
+    for number, values in enumerate([(0.0, -0.0, -1.0), (-0.0, 0.0, -1.0)]):
+        verdicts = stage.decide(scored(tmp_path / str(number), *values))
+        assert verdicts.notes == ("keeps 2 of 3: score from 0.0 up",)
+        assert verdicts.evidence.fixed["threshold"] == "0.0"
+
+
 def test_only_what_is_kept_counts_and_no_row_at_all_is_fine(tmp_path):
     rows = scored(tmp_path / "1", 5, 4, 3, 2)
     rows.kept[:2] = False

@@ -93,7 +93,7 @@ class TopStage(SelectStage):
         place = f" in {len(counts):,} groups of {self.per}" if self.per is not None else ""
         notes.append(f"keeps {int(stays.sum()):,} of {len(kept):,}{place}")
         if self.per is None:
-            there = values[stays & ~np.isnan(values)]
+            there = values[stays & ~np.isnan(values)] + 0.0  # which makes -0 to 0
             if len(there):
                 last = float(there.max() if self._is_lowest(rows) else there.min())
                 kind = rows.columns.field(self.column).type
