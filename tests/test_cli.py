@@ -25,7 +25,10 @@ from pixsieve.stages import (
     FilterStage,
     ImageReaderStage,
     ImageWriterStage,
+    PerceptualDeduplicationStage,
+    PerceptualHashStage,
     ShuffleStage,
+    SplitStage,
 )
 
 COMMANDS = ("export", "run", "score", "select", "query", "describe", "verify", "why", "clean")
@@ -108,6 +111,7 @@ def test_export_has_an_option_for_every_part_of_the_pipeline(photos):
         archive.add(photos / "p0.jpg", "p0.jpg")
     arguments = [
         *("--where", "width > 1", "--where", "height > 1", "--deduplicate", "--shuffle"),
+        *("--near-duplicates", "--split", "train=0.75", "--split", "val=.25"),
         *("--seed", "5", "--decode-check", "header", "--animated", "first_frame"),
         *("--caption-field", "title", "--json-field", "a:b:double", "--json-field", "n:int64"),
         *("--max-bytes-per-tar", "20kB", "--image-format", "webp", "--quality", "80"),
@@ -134,7 +138,10 @@ def test_export_has_an_option_for_every_part_of_the_pipeline(photos):
     assert selectors == [
         FilterStage("width > 1"),
         FilterStage("height > 1"),
+        PerceptualHashStage(pdq=True),
         ExactDeduplicationStage(),
+        PerceptualDeduplicationStage(),
+        SplitStage({"train": 0.75, "val": 0.25}),
         ShuffleStage(),
     ]
     assert writer == ImageWriterStage(
@@ -751,3 +758,30 @@ def test_the_guide_knows_every_option(command):
     section = guide.partition(f"\n## pixsieve {command}\n")[2].partition("\n## ")[0]
     for option in options(command):
         assert f"`{option.opts[0]}" in section, f"{option.opts[0]} is not in {GUIDE.name}"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--split", "train"], "'train' is no split; expected one such as train=0.9"),
+        (["--split", "train=0"], "'train=0' is no split"),
+        (["--split", "train=half"], "'train=half' is no split"),
+        (["--split", "a=0.5", "--split", "a=0.5"], "--split names a split twice (a=0.5, a=0.5)"),
+        (["--split", "a=0.5"], "the shares come to 0.5; expected 1"),
+        (["--shards-multiple-of", "2", "--max-bytes-per-tar", "1MB"], "shards_multiple_of"),
+    ],
+)
+def test_what_is_wrong_with_splits_is_told(photos, capsys, options, says):
+    del photos
+    assert main(["export", "photos", "out", *options]) == 2
+    assert says in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_each_split_has_tars_of_its_own_in_the_number_asked_for(photos):
+    del photos
+    options = ["--split", "a=0.5", "--split", "b=0.5", "--shards-multiple-of", "2", "--quiet"]
+    assert main(["export", "photos", "out", *options]) == 0
+    tars = sorted(path.name for path in Path("out").glob("*.tar"))
+    assert len([name for name in tars if name.startswith("images-a-")]) % 2 == 0
+    assert len([name for name in tars if name.startswith("images-b-")]) % 2 == 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import re
 import sys
@@ -174,6 +175,26 @@ class _JsonField(click.ParamType[tuple[str, str]]):
         return name, kind
 
 
+class _Split(click.ParamType[tuple[str, float]]):
+    """A split and its share."""
+
+    name = "name=share"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        if isinstance(value, tuple):  # click may ask twice
+            return value
+        name, equals, share = str(value).partition("=")
+        try:
+            found = float(share)
+        except ValueError:
+            found = math.nan
+        if not (name and equals and 0 < found <= 1):
+            self.fail(f"{value!r} is no split; expected one such as train=0.9", param, ctx)
+        return name, found
+
+
 # -- help -------------------------------------------------------------------------------------
 
 
@@ -286,6 +307,15 @@ def pixsieve() -> None:
         help="Keep one of all images with the same bytes: the one with the longest caption.",
     ),
     _option(
+        "--near-duplicates", is_flag=True, heading="Selecting",
+        help="Drop images that look like a better one, such as resized and resaved copies.",
+    ),
+    _option(
+        "--split", type=_Split(), multiple=True, metavar="NAME=SHARE", heading="Selecting",
+        help="Divide the images into splits, such as --split train=0.9 --split val=0.1. The same "
+        "image is never in two.",
+    ),
+    _option(
         "--shuffle", is_flag=True, heading="Selecting",
         help="Put the images in a random order that --seed fixes.",
     ),
@@ -338,6 +368,10 @@ def pixsieve() -> None:
         help="Fill each tar up to a size instead, such as 500MB or 1GiB.",
     ),
     _option(
+        "--shards-multiple-of", type=click.IntRange(min=1), metavar="N", heading="Writing",
+        help="Make the number of tars of each split a multiple of N, with as many images in each.",
+    ),
+    _option(
         "--image-format", type=click.Choice(["jpeg", "keep", "png", "webp"]), default="jpeg",
         heading="Writing",
         help="Format of the images in the tars; what has it already is copied. 'keep' copies all.",
@@ -387,6 +421,7 @@ def export(
       pixsieve export photos/ out/
       pixsieve export 'in/{00000..00009}.tar' out/ --where "least(width, height) >= 256"
       pixsieve export photos/ more/ out/ --deduplicate --shuffle --seed 7 --images-per-tar 5000
+      pixsieve export photos/ out/ --near-duplicates --split train=0.9 --split val=0.1
       pixsieve export photos/ out/ --caption-field title --json-field score:double
     """  # noqa: D301
     from pixsieve.engine.local import LocalExecutor
@@ -406,7 +441,10 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
         FilterStage,
         ImageReaderStage,
         ImageWriterStage,
+        PerceptualDeduplicationStage,
+        PerceptualHashStage,
         ShuffleStage,
+        SplitStage,
     )
 
     if given["images_per_tar"] is not None and given["max_bytes_per_tar"] is not None:
@@ -416,6 +454,11 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
     if len(json_fields) < len(given["json_field"]):
         named = ", ".join(":".join(pair) for pair in given["json_field"])
         msg = f"--json-field names a field twice ({named}); give each field one type"
+        raise UsageError(msg)
+    splits = dict(given["split"])
+    if len(splits) < len(given["split"]):
+        named = ", ".join(f"{name}={share:g}" for name, share in given["split"])
+        msg = f"--split names a split twice ({named}); give each split one share"
         raise UsageError(msg)
     pipeline = Pipeline(seed=given["seed"])
     pipeline.add_stage(
@@ -432,8 +475,14 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
     )
     for where in given["where"]:
         pipeline.add_stage(FilterStage(where))
+    if given["near_duplicates"]:
+        pipeline.add_stage(PerceptualHashStage(pdq=True))
     if given["deduplicate"]:
         pipeline.add_stage(ExactDeduplicationStage())
+    if given["near_duplicates"]:
+        pipeline.add_stage(PerceptualDeduplicationStage())
+    if splits:
+        pipeline.add_stage(SplitStage(splits))
     if given["shuffle"]:
         pipeline.add_stage(ShuffleStage())
     return pipeline.add_stage(
@@ -446,7 +495,7 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
             deterministic_name=not given["random_name"],
             verbose=given["verbose"],
             quality=given["quality"],
-            **_given(given, "images_per_tar"),
+            **_given(given, "images_per_tar", "shards_multiple_of"),
         )
     )
 
