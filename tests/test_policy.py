@@ -28,6 +28,7 @@ ADDED = pa.schema(
         pa.field("count", pa.uint64()),
         pa.field("day", pa.date32()),
         pa.field("bits", pa.binary(8)),
+        pa.field("two words", pa.int64()),
     ]
 )
 
@@ -53,6 +54,8 @@ def ranked(folder: Path, samples: list[dict[str, Any]], keep: tuple[str, ...] | 
         ("flag", {"flag": [None, True, False, True, True], "count": [0] * 5}, "b"),
         ("count asc", {"count": [2**64 - 1, 0, 2**63, None, 1]}, "becad"),
         ("count", {"count": [2**64 - 1, 0, 2**63, None, 1]}, "acebd"),
+        ("two words", {"two words": [1, 2, 3, 4, 5]}, "edcba"),
+        ("two words asc", {"two words": [5, 4, 3, 2, 1]}, "edcba"),
         ("has_caption", {"caption": [None, " \n", "", "x", None]}, "d"),
         ("file_size", {"byte_size": [5, 4, 9, 2, 1]}, "cabde"),
         ("resolution", {"width": [70_000, 9, 8, 7, 6], "height": [70_000, 9, 8, 7, 6]}, "abcde"),
@@ -90,6 +93,7 @@ def test_the_usual_keys_fall_away_where_their_columns_are_not_there():
     assert policy.columns(("word asc", "word"), sample_schema([ADDED])) == ("word", "image_id")
     assert policy.named(None) == ()
     assert policy.named(("word asc", "resolution", "word")) == ("word", "width", "height")
+    assert policy.named(("two words desc", "two words")) == ("two words",)
 
 
 @pytest.mark.parametrize(

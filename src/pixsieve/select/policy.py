@@ -68,7 +68,7 @@ def columns(keep: Sequence[str] | None, schema: pa.Schema) -> tuple[str, ...]:
 
 def named(keep: Sequence[str] | None) -> tuple[str, ...]:
     """Return the columns that the entries name, whatever columns there are; none for ``None``."""
-    names = [entry.partition(" ")[0] for entry in keep or ()]
+    names = [_read(entry)[0] for entry in keep or ()]
     return tuple(dict.fromkeys(column for name in names for column in _MADE_OF.get(name, (name,))))
 
 
@@ -117,17 +117,17 @@ def _keys(keep: Sequence[str] | None, schema: pa.Schema) -> list[_Key]:
         raise PlanError(msg)
     found = []
     for entry in wanted:
-        name, _, direction = entry.partition(" ")
-        if direction not in {"", "asc", "desc"}:
-            msg = f"keep has {entry!r}; expected a name, or a name and asc or desc behind it"
-            raise PlanError(msg)
+        name, direction = _read(entry)
         needed = _MADE_OF.get(name, (name,))
         absent = [column for column in needed if column not in schema.names]
         if absent and keep is None:
             continue
         if absent:
             have = ", ".join([*_MADE_OF, *sorted(schema.names)])
-            msg = f"keep names {name!r}, but there is no column {absent[0]!r}; there are: {have}"
+            msg = (
+                f"keep names {name!r}, but there is no column {absent[0]!r}; expected a name, or a "
+                f"name and asc or desc behind it; there are: {have}"
+            )
             raise PlanError(msg)
         if name not in _MADE_OF and not _has_order(schema.field(name).type):
             kind = schema.field(name).type
@@ -139,6 +139,12 @@ def _keys(keep: Sequence[str] | None, schema: pa.Schema) -> list[_Key]:
         else:
             found.append(_Key(name, needed, ascending))
     return [*found, _Key(_TIE, (_TIE,), ascending=True)]
+
+
+def _read(entry: str) -> tuple[str, str]:
+    """Return the name of an entry, which may have spaces in it, and its direction."""
+    name, _, direction = entry.rpartition(" ")
+    return (name, direction) if name and direction in {"asc", "desc"} else (entry, "")
 
 
 def _has_order(kind: pa.DataType) -> bool:
