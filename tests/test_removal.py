@@ -6,9 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from pixsieve.errors import PlanError, SourceError, SourceNotFoundError
+from pixsieve import InlineExecutor, Pipeline
+from pixsieve.errors import OutputConflictError, PlanError, SourceError, SourceNotFoundError
 from pixsieve.select.removal import ImageDuplicatesRemovalStage
+from pixsieve.stages import ImageReaderStage, ImageWriterStage
 from pixsieve.testing.rows import make_rows
 
 
@@ -122,6 +125,23 @@ def test_the_content_of_the_list_decides_not_its_place(tmp_path):
     other = ImageDuplicatesRemovalStage(listed(tmp_path / "3.parquet", id=["y"]))
     assert one.digests() == two.digests() != other.digests()
     assert one.without_places() == two.without_places()
+
+
+def test_a_dataset_made_with_another_list_is_refused_and_the_list_is_suspected(tmp_path):
+    (tmp_path / "photos").mkdir()
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / f"{name}.png")
+
+    def run(*ids: str) -> None:
+        path = listed(tmp_path / "l.parquet", id=pa.array(ids, pa.string()))
+        pipeline = Pipeline().add_stage(ImageReaderStage(str(tmp_path / "photos")))
+        pipeline.add_stage(ImageDuplicatesRemovalStage(path))
+        pipeline.add_stage(ImageWriterStage(output_dir=str(tmp_path / "out")))
+        pipeline.run(InlineExecutor())
+
+    run("a")
+    with pytest.raises(OutputConflictError, match="another model, version, list or earlier data"):
+        run("b")
 
 
 def test_a_list_that_is_none_is_refused(tmp_path):

@@ -292,7 +292,10 @@ def _difference(output: Path, manifest: Mapping[str, Any], mine: Recipe) -> str:
         if found:
             return "; ".join(found)
     version = manifest.get("versions", {}).get("pixsieve")
-    return f"another model or version; written by pixsieve {version}"
+    return (
+        "another model, version, list or earlier dataset than it was made with; "
+        f"written by pixsieve {version}"
+    )
 
 
 def name_hash(
