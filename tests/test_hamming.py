@@ -150,6 +150,25 @@ def test_where_one_hash_is_all_the_same_the_other_one_decides():
     assert (found[:-100] == -1).all()
 
 
+def test_many_rows_of_one_hash_are_compared_once(monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(4)
+    crowds = rng.integers(0, 2**64, 10, np.uint64)[np.arange(5000) % 10]
+    crowds[:20] ^= np.uint64(1) << rng.integers(0, 64, 20).astype(np.uint64)
+    others = rng.integers(0, 2**64, 5000, np.uint64)
+    hashes = Hashes(columns=(crowds[:, None], others[:, None]), limits=(8, 12))
+    looked: list[int] = []
+    whole = hamming._Search._near
+
+    def near(self: hamming._Search, one: np.ndarray, other: np.ndarray):
+        looked.append(len(one) * len(other))
+        return whole(self, one, other)
+
+    monkeypatch.setattr(hamming._Search, "_near", near)
+    assert hamming.keepers(hashes).tolist() == plain_keepers(hashes)
+    pairs = 10 * 500**2
+    assert sum(looked) < 10 * pairs  # there are more than a hundred keys
+
+
 def test_no_row_and_one_row():
     for count in (0, 1):
         hashes = Hashes(columns=(flat(count),), limits=(4,))

@@ -281,7 +281,7 @@ class _Search:
             return
         low_bits = max(1, (len(rows) - 1).bit_length())
         low = np.uint64(2**low_bits - 1)
-        for word, mask in plan.keys:
+        for number, (word, mask) in enumerate(plan.keys):
             packed = self.hashes.columns[plan.column][rows, word]
             packed &= np.uint64(mask)
             packed *= _MIX
@@ -290,12 +290,26 @@ class _Search:
             packed.sort()
             rest = [list(words) for words in free]
             rest[plan.column][word] &= ~mask
-            self._sorted(rows, packed, low_bits, rest)
+            self._sorted(rows, packed, low_bits, rest, plan.column if number else None)
 
     def _sorted(
-        self, rows: NDArray[np.int64], packed: Words, low_bits: int, free: list[list[int]]
+        self,
+        rows: NDArray[np.int64],
+        packed: Words,
+        low_bits: int,
+        free: list[list[int]],
+        compared: int | None,
     ) -> None:
-        """Compare the rows of each run of equal keys."""
+        """Compare the rows of each run of equal keys.
+
+        Args:
+            rows: Ascending numbers.
+            packed: Their keys, with places in the low bits, sorted.
+            low_bits: How many.
+            free: As for :meth:`_part`.
+            compared: The hash of which equal ones were compared by an earlier key, if there was
+                one.
+        """
         low = np.uint64(2**low_bits - 1)
         same = (packed[1:] ^ packed[:-1]) <= low
         long = (packed[_LONG_RUN:] ^ packed[:-_LONG_RUN]) <= low
@@ -307,8 +321,13 @@ class _Search:
                 starts[chosen].tolist(), lengths[chosen].tolist(), strict=True
             ):
                 run = rows[(packed[start : start + length] & low).astype(np.int64)]
-                self._run(run, free)
                 same[start : start + length - 1] = False
+                if compared is not None:
+                    others = _unlike(self.hashes.columns[compared][run])
+                    if len(others) <= _LONG_RUN:
+                        self._few(run, others)
+                        continue
+                self._run(run, free)
         first = np.flatnonzero(same)
         step = 1
         while len(first):
@@ -392,7 +411,9 @@ class _Search:
                     return
 
     def _few(self, run: NDArray[np.int64], others: NDArray[np.int64]) -> None:
-        """Compare the few rows of a run that have another label than most with all."""
+        """Compare the few rows of a run that have another label or hash than most with all."""
+        if not len(others):
+            return
         few = np.zeros(len(run), np.bool_)
         few[others] = True
         step = max(1, _CHUNK // max(1, len(others)))
@@ -443,9 +464,15 @@ def _distance(words: Words, one: NDArray[np.int64], other: NDArray[np.int64]) ->
     return found
 
 
-def _commonest(labels: NDArray[np.int64]) -> int:
+def _commonest(labels: NDArray[np.int64] | Words) -> int:
     values, counts = np.unique(labels, return_counts=True)
     return int(values[counts.argmax()])
+
+
+def _unlike(words: Words) -> NDArray[np.int64]:
+    """Return the places of hashes that are not the one whose words are the commonest."""
+    usual = [_commonest(words[:, at]) for at in range(words.shape[1])]
+    return np.flatnonzero((words != np.array(usual, np.uint64)).any(axis=1))
 
 
 def _varying(words: Words, free: int) -> list[tuple[float, int]]:
