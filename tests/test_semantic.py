@@ -121,7 +121,7 @@ def test_cosine_alone_drops_nothing_where_pictures_differ(tmp_path):
     }  # fmt: skip
     for _, evidence in found.values():
         assert evidence["method"] == "semantic+ncc"
-        assert evidence["eps"] == 0.5
+        assert evidence["eps"] == 0.55
         assert evidence["cosine"] == pytest.approx(np.cos(np.deg2rad(20)), abs=1e-6)
         assert evidence["ncc"] >= 0.85
     assert any("confirmed" in note for note in verdicts.notes)

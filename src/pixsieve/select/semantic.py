@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 REASON = "semantic_duplicate"
 PICTURE = "thumbnail"
 GROUP = "semantic_group"
-EPS = {"ncc": 0.5, None: 0.01}
+EPS = {"ncc": 0.55, None: 0.01}
 """Where ``eps`` is not given: wide where it only proposes."""
 LISTED = {"ncc": (4, 28), None: (8, 0)}
 """Neighbours that are listed of each row: the best-ranked and the most similar ones. Where cosine
@@ -65,7 +65,7 @@ class SemanticDeduplicationStage(SelectStage):
     a vector that has a direction stay; the report has their number.
 
     Args:
-        eps: 1 less the cosine that a pair has at least; ``None`` is 0.5 with ``confirm``, where
+        eps: 1 less the cosine that a pair has at least; ``None`` is 0.55 with ``confirm``, where
             small copies, crops and mirror images must be proposed, and 0.01 without.
         n_clusters: Cells; ``"auto"`` makes the search cheapest.
         which_to_keep: ``"best"`` by ``keep``; ``"hard"`` the farthest from its cell's centroid,
