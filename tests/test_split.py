@@ -367,6 +367,15 @@ def test_an_earlier_dataset_with_other_splits_or_none_is_refused(tmp_path):
         SplitStage(SHARES, earlier=path).decide(rows)
 
 
+def test_a_group_larger_than_a_share_is_told(tmp_path):
+    people = ["same"] * 30 + [f"p{number}" for number in range(70)]
+    rows = make_rows(tmp_path, photos(100, person=people), added=ADDED)
+    notes = SplitStage(SHARES, by="person").decide(rows).notes
+    assert notes[-1].startswith("one group has 30 of 100 samples")
+    assert len(notes) == 4
+    assert len(SplitStage(SHARES).decide(rows).notes) == 3
+
+
 def test_no_row_at_all_is_fine(tmp_path):
     for exact in (False, True):
         for stratify in (None, "class_name"):

@@ -151,6 +151,8 @@ class SplitStage(SelectStage):
         ]
         if self.exact or strata is not None:
             notes.append(_off(counts, _rounded(len(kept) * shares, len(kept)), sizes))
+        elif (largest := int(sizes.max(initial=0))) > max(1, len(kept) * shares.min()):
+            notes.append(f"one group has {largest:,} of {len(kept):,} samples: no split divides it")
         if strata is not None and len(kept):
             named = [told(name) for name in strata.names]
             notes.append(_worst(strata.codes, sides, shares, names, named, str(self.stratify)))
