@@ -55,7 +55,7 @@ def test_a_count_or_fraction_stays_and_the_seed_draws_anew(tmp_path):
     assert verdicts.notes == ("keeps 50 of 200",)
     assert len(verdicts.drop) == 150
     told = verdicts.evidence.of(rows.take(verdicts.drop[:1], ("image_id",)))
-    assert told.to_pylist() == ['{"count": "50"}']
+    assert told.to_pylist() == ['{"count": 50}']
     first = kept(rows, stage)
     assert kept(rows, SampleStage(fraction=0.25)) == first
     assert kept(rows, SampleStage(count=50, seed=1)) != first

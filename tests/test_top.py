@@ -39,7 +39,7 @@ def test_a_count_or_a_share_of_the_best_stays(tmp_path):
     assert verdicts.drop.tolist() == [0, 2, 4, 5]
     assert verdicts.reason == "not_in_top"
     told = verdicts.evidence.of(rows.take(verdicts.drop, ("score",))).to_pylist()
-    assert told[0] == '{"top": "2", "threshold": "0.5", "score": 0.1}'
+    assert told[0] == '{"top": 2, "threshold": 0.5, "score": 0.1}'
     assert verdicts.notes == (
         "keeps 2 of 6: score from 0.5 up",
         "2 have no score, which is worst",
@@ -62,7 +62,7 @@ def test_the_threshold_does_not_follow_the_order_of_rows(tmp_path):
     for number, values in enumerate([(0.0, -0.0, -1.0), (-0.0, 0.0, -1.0)]):
         verdicts = stage.decide(scored(tmp_path / str(number), *values))
         assert verdicts.notes == ("keeps 2 of 3: score from 0.0 up",)
-        assert verdicts.evidence.fixed["threshold"] == "0.0"
+        assert str(verdicts.evidence.fixed["threshold"]) == "0.0"
 
 
 def test_only_what_is_kept_counts_and_no_row_at_all_is_fine(tmp_path):

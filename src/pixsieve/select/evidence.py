@@ -23,9 +23,9 @@ _KEY = b"pixsieve:evidence"
 
 
 class Values(msgspec.Struct, frozen=True):
-    """Evidence of all rows that a stage drops: some text, and the row's values of some columns."""
+    """Evidence of all rows that a stage drops: what all share, and values of their columns."""
 
-    fixed: dict[str, str]
+    fixed: dict[str, str | int | float]
     columns: tuple[str, ...]
 
     def of(self, table: pa.Table) -> pa.Array:

@@ -157,17 +157,19 @@ class SampleStage(SelectStage):
             notes=(f"keeps {int(stays.sum()):,} of {len(kept):,}", *notes),
         )
 
-    def _asked(self) -> dict[str, str]:
+    def _asked(self) -> dict[str, str | int | float]:
         """Return what was asked for, as evidence has it."""
+        asked: dict[str, str | int | float] = {}
         if self.count is not None:
-            asked = {"count": str(self.count)}
+            asked["count"] = self.count
         elif self.fraction is not None:
-            asked = {"fraction": f"{self.fraction:g}"}
+            asked["fraction"] = self.fraction
         else:
-            asked = {
-                "quotas": ", ".join(f"{v}: {n}" for v, n in sorted((self.quotas or {}).items()))
-            }
-        return asked | ({"diversity": self.diversity} if self.diversity is not None else {})
+            quotas = sorted((self.quotas or {}).items())
+            asked["quotas"] = ", ".join(f"{value}: {count}" for value, count in quotas)
+        if self.diversity is not None:
+            asked["diversity"] = self.diversity
+        return asked
 
     def _uniform(self, rows: Rows) -> NDArray[np.uint64]:
         """Return a uniform number for each kept row."""

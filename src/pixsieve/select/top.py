@@ -88,7 +88,8 @@ class TopStage(SelectStage):
         stays = first(rows, kept, keys, codes, quotas)
         notes = []
         absent = int(np.isnan(values).sum())
-        fixed = {"top": f"{self.share:g}" if self.count is None else str(self.count)}
+        asked = self.share if self.count is None else self.count
+        fixed: dict[str, str | int | float] = {"top": asked or 0}
         columns: tuple[str, ...] = (self.column,)
         place = f" in {len(counts):,} groups of {self.per}" if self.per is not None else ""
         notes.append(f"keeps {int(stays.sum()):,} of {len(kept):,}{place}")
@@ -97,8 +98,8 @@ class TopStage(SelectStage):
             if len(there):
                 last = float(there.max() if self._is_lowest(rows) else there.min())
                 kind = rows.columns.field(self.column).type
-                shown = np.float32(last) if kind == pa.float32() else last
-                fixed["threshold"] = str(shown if pa.types.is_floating(kind) else int(last))
+                shown = float(str(np.float32(last))) if kind == pa.float32() else last
+                fixed["threshold"] = shown if pa.types.is_floating(kind) else int(last)
                 way = "down" if self._is_lowest(rows) else "up"
                 notes = [f"{notes[0]}: {self.column} from {fixed['threshold']} {way}"]
             if self.count is not None and self.count > len(kept):
