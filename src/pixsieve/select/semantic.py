@@ -31,7 +31,7 @@ PICTURE = "thumbnail"
 GROUP = "semantic_group"
 EPS = {"ncc": 0.55, None: 0.01}
 """Where ``eps`` is not given: wide where it only proposes."""
-LISTED = {"ncc": (4, 28), None: (8, 0)}
+LISTED = {"ncc": (4, 12), None: (8, 0)}
 """Neighbours that are listed of each row: the best-ranked and the most similar ones. Where cosine
 decides, any that stays will do. Where pictures do, the most similar ones are worth a look; the
 best-ranked ones settle groups of many equal images at once."""
@@ -39,8 +39,9 @@ SHARE = 0.25
 """A pair in two cells is missed only where more than twice this share of the distance between both
 points from one centroid to the other, or where more than ``n_probe`` cells are as near. With 0.5
 only the latter are missed, for three times the cost."""
-CONFIRMED_PAIRS = 8192
-"""Pairs whose pictures a task compares: 80 MB of pictures, a few seconds."""
+CONFIRMED_PAIRS = 32_768
+"""Pairs whose pictures a task compares. A picture is prepared once a task, which costs as much as
+some dozen comparisons: 40 MB of pictures and ten seconds where all are of one cell."""
 _ROUNDS = 16
 
 
@@ -58,7 +59,7 @@ class SemanticDeduplicationStage(SelectStage):
     cells are compared there, too. Up to 16,384 vectors (or with ``n_clusters=1``) all are compared.
     Beyond, of pairs planted among vectors without any structure, the hardest case, 99.6 % are found
     (81 % with ``n_probe=0``), in clustered data 99.98 % (97 %).
-    With ``confirm``, each image's picture is compared with those of its most similar images, 28 of
+    With ``confirm``, each image's picture is compared with those of its most similar images, 12 of
     them, and of the 4 best ones.
 
     Needs a column of embeddings, and with ``confirm`` that of ``ThumbnailStage()``. Images without
@@ -318,7 +319,6 @@ class SemanticDeduplicationStage(SelectStage):
         leaders = groups.Leaders(
             dropped=found["row"].to_numpy(),
             keeper=found["keeper"].to_numpy(),
-            distance=found["cosine"].to_numpy(),
             rank=found["rank"].to_numpy(),
         )
         evidence = [{"cosine": round(each, 6)} for each in found["cosine"].to_pylist()]
@@ -355,8 +355,8 @@ class SemanticDeduplicationStage(SelectStage):
             if crowded:
                 first, nearest = LISTED[self.confirm]
                 yield (
-                    f"{crowded} images have more than {nearest} better ones of such a cosine: of "
-                    f"those, the {nearest} most similar and the {first} best were compared"
+                    f"{crowded} images have more than {nearest} candidates: the {nearest} most "
+                    f"similar and the {first} best were compared"
                 )
         else:
             yield f"cosine >= {self._least():g} alone decided; no picture was looked at"
