@@ -355,16 +355,15 @@ def test_an_earlier_dataset_with_other_splits_or_none_is_refused(tmp_path):
     rows = make_rows(tmp_path / "1", photos(20))
     path = earlier(tmp_path, rows, SplitStage({"holdout": 1.0}).decide(rows))
     with pytest.raises(PlanError, match="has a split 'holdout'"):
-        SplitStage(SHARES, earlier=path).decide(rows)
+        SplitStage(SHARES, earlier=path).check(ADDED)
     bare = str(tmp_path / "bare.parquet")
     pq.write_table(pq.read_table(path).drop_columns("split"), bare)
     with pytest.raises(PlanError, match=r"earlier='.*bare.parquet' has no column 'split'"):
         SplitStage(SHARES, earlier=bare).check(ADDED)
-    SplitStage(SHARES, earlier=path).check(ADDED)
     rows.kept[:] = False
     path = earlier(tmp_path, rows, SplitStage(SHARES).decide(rows))
     with pytest.raises(PlanError, match="no splits"):
-        SplitStage(SHARES, earlier=path).decide(rows)
+        SplitStage(SHARES, earlier=path).check(ADDED)
 
 
 def test_a_group_larger_than_a_share_is_told(tmp_path):

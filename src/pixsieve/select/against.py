@@ -117,7 +117,8 @@ def files(path: str) -> list[Path]:
         return [folder]
     if not folder.is_dir():
         msg = (
-            f"{path} is not there; expected a dataset's folder, a Parquet file or a folder of them"
+            f"{path} is not there; expected a dataset's folder, a Parquet file or a folder of them "
+            "(the recipe in a dataset leaves out where it lay: name it there)"
         )
         raise SourceNotFoundError(msg)
     manifest = folder / _MANIFEST

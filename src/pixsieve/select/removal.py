@@ -206,7 +206,10 @@ def _files(path: str) -> list[Path]:
     found = sorted(each for each in folder.rglob("*.parquet") if each.is_file())
     if not found:
         there = "has no Parquet file" if folder.is_dir() else "is not there"
-        msg = f"removal_parquets_dir={str(path)!r} {there}; expected a folder of lists of ids"
+        msg = (
+            f"removal_parquets_dir={str(path)!r} {there}; expected a folder of lists of ids "
+            "(the recipe in a dataset leaves out where it lay: name it there)"
+        )
         raise SourceNotFoundError(msg)
     return found
 

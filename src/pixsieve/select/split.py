@@ -115,6 +115,7 @@ class SplitStage(SelectStage):
         if self.earlier is not None:
             wanted = pa.schema([(name, pa.string()) for name in _OF_EARLIER])
             against.check("SplitStage", self.earlier, wanted, "earlier")
+            _check_splits(self.earlier, tuple(self.shares))
 
     def digests(self) -> tuple[str, ...]:
         return () if self.earlier is None else against.digests(self.earlier)
@@ -262,6 +263,24 @@ def _sides(
     return old, images
 
 
+def _check_splits(path: str, names: Sequence[str]) -> None:
+    """Raise ``PlanError`` unless an earlier dataset has splits, and none but these."""
+    found = {
+        name
+        for table in against.read(path, ("split",))
+        for name in pc.unique(table["split"].cast(pa.string())).drop_null().to_pylist()
+    }
+    if not found:
+        msg = f"SplitStage: the earlier dataset {path} has no splits; leave earlier out"
+        raise PlanError(msg)
+    if strange := sorted(found - set(names)):
+        msg = (
+            f"SplitStage: the earlier dataset {path} has a split {strange[0]!r}, which shares "
+            f"does not name ({', '.join(names)}); give it a share, or leave earlier out"
+        )
+        raise PlanError(msg)
+
+
 class _Earlier:
     """The sides that an earlier export gave; 20 bytes for each of its samples."""
 
@@ -272,23 +291,12 @@ class _Earlier:
             split = table["split"].cast(pa.string())
             side = pc.fill_null(pc.index_in(split, pa.array(names, pa.string())), -1)
             side = side.to_numpy().astype(np.int16)
-            strange = split.filter(pa.array(side < 0)).drop_null()
-            if len(strange):
-                found = strange[0].as_py()
-                msg = (
-                    f"SplitStage: the earlier dataset {path} has a split {found!r}, which shares "
-                    f"does not name ({', '.join(names)}); give it a share, or leave earlier out"
-                )
-                raise PlanError(msg)
             given = side >= 0
             here, _ = hashed(table["image_id"])
             ids.append(here[given])
             images.append(_images(here, table["original_sha256"])[given])
             sides.append(side[given])
         side = np.concatenate(sides)
-        if not len(side):
-            msg = f"SplitStage: the earlier dataset {path} has no splits; leave earlier out"
-            raise PlanError(msg)
         self._ids = _sorted(np.concatenate(ids), side)
         self._images = _sorted(np.concatenate(images), side)
 
