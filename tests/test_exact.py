@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pixsieve.errors import PlanError
 from pixsieve.stages import ExactDeduplicationStage
 from pixsieve.testing.rows import make_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from pixsieve.select.base import Rows
 
@@ -105,6 +105,27 @@ def test_digests_that_begin_alike_are_not_the_same(tmp_path: Path):
     assert verdicts.drop.tolist() == [2]
     assert json.loads(verdicts.evidence[0].as_py()) == {"sha256": digests[0]}
     assert verdicts.reason == "exact_duplicate"
+
+
+def test_the_copy_that_stays_takes_over_the_captions_of_the_others(tmp_path: Path):
+    captions = ["ab", "longest", None, "middle", "other", "ab"]
+    digests = [DIGESTS[0]] * 4 + [DIGESTS[1]] + [DIGESTS[0]]
+    samples = [
+        {"caption": caption, "sha256": digest}
+        for caption, digest in zip(captions, digests, strict=True)
+    ]
+    rows = make_rows(tmp_path, samples)
+    stage = ExactDeduplicationStage(merge=("caption",))
+    verdicts, usual = stage.decide(rows), STAGE.decide(rows)
+    assert verdicts.drop.tolist() == usual.drop.tolist() == [0, 2, 3, 5]
+    assert verdicts.evidence.equals(usual.evidence)
+    assert verdicts.duplicate_of.equals(usual.duplicate_of)
+    merged = verdicts.columns["merged_caption"]
+    assert merged.to_pylist() == [None, ["middle", "ab"], *[None] * 4]
+    assert stage.adds().field("merged_caption").type == merged.type
+    assert not STAGE.adds().names
+    with pytest.raises(PlanError, match="'width', which is int32"):
+        ExactDeduplicationStage(merge=("width",)).check(rows.columns)
 
 
 def test_failed_images_are_no_copies_and_no_row_at_all_is_fine(tmp_path: Path):

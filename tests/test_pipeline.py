@@ -153,6 +153,54 @@ def test_what_does_not_fit_is_refused_by_name(stages: list[Stage], says: str):
     assert says in str(refused.value)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merges(SelectStage):
+    """Adds a column, as stages that merge do, or nearly so."""
+
+    name: str = "merged_caption"
+    role: str = "merged"
+    text: bool = True
+
+    def adds(self) -> pa.Schema:
+        kind = pa.list_(pa.string() if self.text else pa.int32())
+        return pa.schema([pa.field(self.name, kind, metadata={"role": self.role})])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergesToo(Score):
+    """A scorer that says the same of its column."""
+
+    def adds(self) -> pa.Schema:
+        return Merges().adds()
+
+
+def test_what_one_stage_merged_a_later_one_takes_over():
+    exact = ExactDeduplicationStage(merge=("caption",))
+    stages = (READER, exact, FilterStage("width > 1"), Merges(), Score(), Merges())
+    made = plan(*stages)
+    assert made.selected.names == ["merged_caption"]
+    assert made.added.names == ["score", "merged_caption"]
+    assert made.warnings == ()
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        [Merges(), Merges(role="")],
+        [Merges(role=""), Merges()],
+        [Merges(role=""), Merges(role="")],
+        [Merges(), Merges(text=False)],
+        [Merges(), Merges(name="Merged_caption")],
+        [Merges(name="width")],
+        [MergesToo(), Merges()],
+        [Merges(), MergesToo()],
+    ],
+)
+def test_no_other_column_is_added_twice(stages: list[Stage]):
+    with pytest.raises(PlanError, match="which there is already"):
+        plan(READER, *stages)
+
+
 def test_columns_of_earlier_stages_can_be_read():
     reader = ImageReaderStage("photos", json_fields={"likes": "int64"})
     both = Score(name="joint", wants=("likes", "score", "sha256"))

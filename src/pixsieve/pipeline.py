@@ -17,6 +17,7 @@ from pixsieve.export.plan import plan_schema
 from pixsieve.export.writer import ImageWriterStage
 from pixsieve.fingerprint import canonical
 from pixsieve.scorers.inspection import InspectOptions
+from pixsieve.select import groups
 from pixsieve.select.base import sample_schema
 from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
 from pixsieve.stage import Needs, ScoreStage, SelectStage, Stage, blaming
@@ -124,9 +125,9 @@ class Plan:
 
     @property
     def selected(self) -> pa.Schema:
-        """Columns that selection stages add."""
+        """Columns that selection stages add, each once."""
         stages = [stage for each in self.passes for _, stage in each.selectors]
-        return pa.schema([field for stage in stages for field in stage.adds()])
+        return pa.schema({field.name: field for stage in stages for field in stage.adds()}.values())
 
     def without_places(self, root: str) -> Plan:
         """Return the plan as it reads on any machine: inputs relative to ``root``, output ``"."``.
@@ -246,7 +247,7 @@ class Pipeline:
                 for each in _with_companions([stage]):
                     _check_plain(each)
                     _check_answers(each)
-                _check_columns(stage, added)
+                _check_columns(stage, added, selected)
                 if isinstance(stage, ScoreStage):
                     _check_lasting(stage, selected)
                 elif isinstance(stage, SelectStage):
@@ -390,11 +391,12 @@ def _check_answers(stage: Stage) -> None:
             raise PlanError(msg)
 
 
-def _check_columns(stage: Stage, added: list[pa.Schema]) -> None:
+def _check_columns(stage: Stage, added: list[pa.Schema], selected: Mapping[str, str]) -> None:
     """Follow the columns through a stage: it must find what it reads, and add what is new.
 
     Names that differ in case only count as one, as they do in SQL. ``added`` are the columns of the
-    stages before, and get those of this one.
+    stages before, and get those of this one. Only what selection stages merge (``selected`` are
+    their columns) may be added again: the later stage takes it over.
     """
     for each in _with_companions([stage]):
         columns = sample_schema(added)
@@ -410,6 +412,12 @@ def _check_columns(stage: Stage, added: list[pa.Schema]) -> None:
                 raise PlanError(msg)
         with blaming(each, PlanError):
             each.check(columns)
+        if isinstance(each, SelectStage):
+            taken -= {
+                field.name.lower()
+                for field in each.adds()
+                if field.name in selected and groups.takes_over(columns.field(field.name), field)
+            }
         for column in each.adds().names:
             if column.lower() in taken:
                 msg = (

@@ -211,6 +211,13 @@ class Rows:
             ).empty_table()
         return pa.concat_tables(found).combine_chunks()
 
+    def has_decided(self, name: str) -> bool:
+        """Tell whether a selection stage before this one, in any pass, has added a column.
+
+        ``columns`` has those of all stages of the pass.
+        """
+        return name in self.decided or name in self._selected()
+
     def _tables(self, columns: Sequence[str], start: int, stop: int) -> Iterator[pa.Table]:
         """Yield the columns of the rows from ``start`` to ``stop``, in pieces."""
         names = tuple(dict.fromkeys(columns))
@@ -406,12 +413,12 @@ def _is_wide(kind: pa.DataType) -> bool:
 def sample_schema(added: Sequence[pa.Schema]) -> pa.Schema:
     """Return the columns that stages see.
 
-    Those of every pipeline, and what the stages before added.
+    Those of every pipeline, and what the stages before added, each once: stages that merge take
+    over a column.
     """
-    fields = list(schema.SAMPLE)
-    for extra in added:
-        fields.extend(extra)
-    return pa.schema(fields)
+    return pa.schema(
+        {each.name: each for extra in (schema.SAMPLE, *added) for each in extra}.values()
+    )
 
 
 def failed_rows(part: Part) -> pa.Table:

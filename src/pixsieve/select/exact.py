@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,14 +9,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pixsieve.select.base import Verdicts
+from pixsieve.select import groups
 from pixsieve.select.keys import hex_digits
-from pixsieve.stage import SelectStage
+from pixsieve.stage import SelectStage, check_fields
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pixsieve.select.base import Rows
+    from pixsieve.select.base import Rows, Verdicts
+
+_DECIDING = ("sha256", "caption", "original_path", "original_key", "image_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +29,29 @@ class ExactDeduplicationStage(SelectStage):
     captions of one length, the one whose (original_path, original_key, image_id) is smallest. So
     the choice depends neither on the order in which sources are listed nor on workers.
     ``duplicate_of`` names the copy that stays; the evidence is the SHA-256 of the bytes.
+
+    Args:
+        merge: Columns of text of which the copy that stays takes over what the others have, as
+            ``merged_caption`` for ``caption``.
     """
 
+    merge: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
     def reads(self) -> tuple[str, ...]:
-        return ("sha256", "caption", "original_path", "original_key", "image_id")
+        return tuple(dict.fromkeys((*_DECIDING, *self.merge)))
+
+    def adds(self) -> pa.Schema:
+        return pa.schema(groups.merged_fields(self.merge))
+
+    def check(self, columns: pa.Schema) -> None:
+        groups.check_merge(type(self).__name__, self.merge, columns)
 
     def decide(self, rows: Rows) -> Verdicts:
         numbers = _candidates(rows)
-        table = rows.take(numbers, self.reads()).append_column("row", pa.array(numbers))
+        table = rows.take(numbers, _DECIDING).append_column("row", pa.array(numbers))
         length = pc.fill_null(pc.utf8_length(table["caption"]), -1)
         order = table.append_column("length", length).sort_by(
             [
@@ -46,25 +62,16 @@ class ExactDeduplicationStage(SelectStage):
                 ("image_id", "ascending"),
             ]
         )
-        dropped: list[tuple[int, str, str]] = []
-        stays, digest = "", None
-        for row, sha256, image_id in zip(
-            order["row"].to_pylist(),
-            order["sha256"].to_pylist(),
-            order["image_id"].to_pylist(),
-            strict=True,
-        ):
-            if sha256 == digest:
-                dropped.append((row, sha256, stays))
-            else:
-                stays, digest = image_id, sha256
-        dropped.sort()
-        return Verdicts(
-            drop=np.array([row for row, _, _ in dropped], np.int64),
-            reason="exact_duplicate",
-            evidence=pa.array([json.dumps({"sha256": sha}) for _, sha, _ in dropped], pa.string()),
-            duplicate_of=pa.array([stays for _, _, stays in dropped], pa.string()),
-        )
+        row = order["row"].to_numpy()
+        digest = order["sha256"].to_numpy()
+        first = np.append(True, digest[1:] != digest[:-1])[: len(row)]
+        place = np.arange(len(row))
+        stays = np.maximum.accumulate(np.where(first, place, 0))
+        gone = np.flatnonzero(~first)
+        gone = gone[np.argsort(row[gone])]
+        leaders = groups.Leaders(dropped=row[gone], keeper=row[stays[gone]], rank=gone)
+        evidence = ({"sha256": each} for each in digest[gone].tolist())
+        return groups.verdicts(rows, leaders, "exact_duplicate", evidence, self.merge)
 
 
 def _candidates(rows: Rows) -> NDArray[np.int64]:

@@ -160,7 +160,6 @@ class PerceptualDeduplicationStage(SelectStage):
         leaders = groups.Leaders(
             dropped=numbers[gone],
             keeper=numbers[keeper[gone]],
-            distance=distances[0],
             rank=ranks[numbers[gone]],
         )
         told = _evidence(names, distances, limits)
