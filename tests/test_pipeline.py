@@ -165,6 +165,9 @@ class Merges(SelectStage):
         kind = pa.list_(pa.string() if self.text else pa.int32())
         return pa.schema([pa.field(self.name, kind, metadata={"role": self.role})])
 
+    def decide(self, rows: Rows) -> Verdicts:
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergesToo(Score):

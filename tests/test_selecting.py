@@ -22,11 +22,17 @@ from pixsieve.query import query
 from pixsieve.select.base import Scope, Task, Verdicts
 from pixsieve.select.keys import uniform
 from pixsieve.stages import (
+    ExactDeduplicationStage,
     FilterStage,
     ImageQualityStage,
     ImageReaderStage,
     ImageWriterStage,
+    Needs,
+    PerceptualDeduplicationStage,
+    PerceptualHashStage,
+    ScoreStage,
     SelectStage,
+    SemanticDeduplicationStage,
     ShuffleStage,
     Stage,
 )
@@ -35,9 +41,10 @@ from pixsieve.verify import verify
 from pixsieve.why import why
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from pixsieve.select.base import Rows
+    from pixsieve.stage import ImageBatch
 
 COUNT = 60
 
@@ -220,6 +227,66 @@ def test_a_stages_own_tasks_are_run_and_kept(
     again = pipeline(source, tmp_path / "a", *stages).run(InlineExecutor())
     assert again.did_nothing
     assert "keys" not in [timing.step for timing in again.timings]  # nor are they looked up
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Colours(ScoreStage):
+    """Adds the mean of each channel as a vector."""
+
+    needs = Needs(pixels=64)
+
+    def adds(self) -> pa.Schema:
+        return pa.schema([pa.field("embedding", pa.list_(pa.float32(), 3))])
+
+    def load(self) -> Callable[[ImageBatch], pa.RecordBatch]:
+        return mean_colours
+
+
+def mean_colours(batch: ImageBatch) -> pa.RecordBatch:
+    means = [pixels.mean((0, 1)).tolist() for pixels in batch.pixels]
+    return pa.record_batch({"embedding": pa.array(means, pa.list_(pa.float32(), 3))})
+
+
+def test_stages_that_merge_one_after_the_other_lose_no_caption(tmp_path: Path):
+    folder = tmp_path / "source"
+    folder.mkdir()
+    scenes = [(scene, quality) for scene in range(6) for quality in (75, 95)]
+    captions = set()
+    for scene, quality in scenes:
+        for copy in "abc":
+            name = f"{scene}-{quality}-{copy}"
+            (folder / f"{name}.jpg").write_bytes(images.photo(scene, quality=quality))
+            caption = f"long {name}" if copy == "b" else name
+            (folder / f"{name}.txt").write_text(caption)
+            captions.add(caption)
+    exact = ExactDeduplicationStage(merge=("caption",))
+    perceptual = PerceptualDeduplicationStage(merge=("caption",))
+    semantic = SemanticDeduplicationStage(confirm=None, eps=0.005, merge=("caption",))
+    hashes, colours = PerceptualHashStage(pdq=True), Colours()
+    found = []
+    for name, *stages in (
+        ("one pass", hashes, colours, exact, perceptual, semantic, ShuffleStage()),
+        ("two passes", hashes, exact, perceptual, colours, semantic, ShuffleStage()),
+        ("three passes", exact, hashes, perceptual, colours, FilterStage("width > 1"), semantic),
+    ):
+        pipeline(folder, tmp_path / name, *stages).run(InlineExecutor())
+        assert verify(tmp_path / name, workers=0).findings == ()
+        manifest = json.loads((tmp_path / name / "manifest.json").read_bytes())
+        assert {reason["reason"] for reason in manifest["reasons"]} == {
+            "exact_duplicate",
+            "perceptual_duplicate",
+            "semantic_duplicate",
+        }
+        sidecars = [tmp_path / name / shard["sidecar"] for shard in manifest["shards"]]
+        rows = pa.concat_tables([pq.read_table(path) for path in sidecars])
+        assert rows.schema.names.count("merged_caption") == 1
+        merged = {row["caption"]: row["merged_caption"] for row in rows.to_pylist()}
+        told = [*merged, *(text for texts in merged.values() for text in texts or ())]
+        assert len(told) == len(captions)
+        assert set(told) == captions
+        assert 1 < len(merged) < 6
+        found.append(merged)
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_scorer_cannot_read_what_is_decided_over_all_rows(source: Path):
