@@ -200,8 +200,7 @@ WRONG = {
     "stages:\n- FilterStage:\n    where: yes": "3: FilterStage.where: expected text, found true",
     "stages:\n- FilterStage:\n    where: a\n    where: b": "4: FilterStage: the key 'where' is "
     "there twice, first in line 3",
-    "stages:\n- ExactDeduplicationStage: {by: x}": "2: ExactDeduplicationStage has no field 'by'; "
-    "it has no fields",
+    "stages:\n- BrisqueStage: {by: x}": "2: BrisqueStage has no field 'by'; it has no fields",
     "stages:\n- ShuffleStage: {seed: 1.5}": "2: ShuffleStage.seed: expected a whole number or "
     "null, found the number 1.5",
     "stages:\n- ImageReaderStage: {path_or_paths: [a, 1]}": "2: ImageReaderStage.path_or_paths: "
