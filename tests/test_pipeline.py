@@ -18,6 +18,7 @@ from pixsieve.engine.progress import Quiet
 from pixsieve.errors import PlanError, UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (
+    BucketStage,
     ExactDeduplicationStage,
     FilePartitioningStage,
     FilterStage,
@@ -27,6 +28,8 @@ from pixsieve.stages import (
     ScoreStage,
     SelectStage,
     ShuffleStage,
+    SortStage,
+    SplitStage,
     Stage,
 )
 
@@ -123,6 +126,12 @@ def test_json_fields_come_before_scores():
         ([READER, Score(name="Width")], "Score adds the column 'Width', which there is already"),
         ([READER, Score(name="rank")], "Score adds the column 'rank', which there is already"),
         ([READER, Score(name="new_key")], "Score adds the column 'new_key'"),
+        (
+            [READER, SplitStage({"a": 1.0}), FilterStage("true"), SplitStage({"b": 1.0})],
+            "SplitStage would undo SplitStage before it: a sample has one split",
+        ),
+        ([READER, BucketStage(), BucketStage(step=32)], "a sample has one bucket"),
+        ([READER, ShuffleStage(), SortStage("width")], "SortStage would undo ShuffleStage"),
         ([READER, Score(), Score()], "Score adds the column 'score', which there is already"),
         ([READER, Score(), Score(name="SCORE")], "Score adds the column 'SCORE'"),
         (

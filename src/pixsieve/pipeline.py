@@ -19,6 +19,10 @@ from pixsieve.fingerprint import canonical
 from pixsieve.scorers.inspection import InspectOptions
 from pixsieve.select import groups
 from pixsieve.select.base import sample_schema
+from pixsieve.select.buckets import BucketStage
+from pixsieve.select.shuffle import ShuffleStage
+from pixsieve.select.sort import SortStage
+from pixsieve.select.split import SplitStage
 from pixsieve.sources.reader import FilePartitioningStage, ImageReaderStage
 from pixsieve.stage import Needs, ScoreStage, SelectStage, Stage, blaming
 
@@ -31,6 +35,13 @@ if TYPE_CHECKING:
 
 _RESERVED = (*schema.RESERVED, *plan_schema(pa.schema([])).names)
 """Columns that no stage may add."""
+
+_GIVEN_ONCE: tuple[tuple[tuple[type[Stage], ...], str], ...] = (
+    ((SplitStage,), "split"),
+    ((BucketStage,), "bucket"),
+    ((ShuffleStage, SortStage), "place in the order"),
+)
+"""Stages of which a later one would undo an earlier one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +259,7 @@ class Pipeline:
                     _check_plain(each)
                     _check_answers(each)
                 _check_columns(stage, added, selected)
+                _check_undone(stage, self._stages[:number])
                 if isinstance(stage, ScoreStage):
                     _check_lasting(stage, selected)
                 elif isinstance(stage, SelectStage):
@@ -427,6 +439,18 @@ def _check_columns(stage: Stage, added: list[pa.Schema], selected: Mapping[str, 
                 raise PlanError(msg)
             taken.add(column.lower())
         added.append(each.adds())
+
+
+def _check_undone(stage: Stage, before: Sequence[Stage]) -> None:
+    """Refuse a stage that would undo what one before it decided, without a word."""
+    for kinds, thing in _GIVEN_ONCE:
+        earlier = [type(each).__name__ for each in before if isinstance(each, kinds)]
+        if earlier and isinstance(stage, kinds):
+            msg = (
+                f"{type(stage).__name__} would undo {earlier[0]} before it: a sample has one "
+                f"{thing}; leave one of them out"
+            )
+            raise PlanError(msg)
 
 
 def _check_lasting(stage: ScoreStage, selected: Mapping[str, str]) -> None:
