@@ -20,7 +20,6 @@ from pathlib import Path
 import measure
 import numpy as np
 import selection_data
-import warm_memory
 from rich.console import Console
 from rich.table import Table
 
@@ -54,12 +53,11 @@ def main() -> None:
     console = Console(width=120)
     cases = _cases(options.dir, options.peers or _environment(options.dir / "peers"))
     rounds: list[dict[str, measure.Usage]] = []
-    with warm_memory.kept():
-        for _ in range(options.reps):
-            rounds.append({})
-            for key, case in cases.items():
-                if case.command is not None and key in (options.only or cases):
-                    rounds[-1][key] = measure.run(case.command)
+    for _ in range(options.reps):
+        rounds.append({})
+        for key, case in cases.items():
+            if case.command is not None and key in (options.only or cases):
+                rounds[-1][key] = measure.run(case.command)
     found = {key: _median([each[key] for each in rounds]) for key in rounds[0]}
     console.print(_table(cases, found))
     console.print(_targets(found))
