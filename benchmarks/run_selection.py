@@ -30,7 +30,13 @@ PER_SHARD = 1000
 def main() -> None:
     """Run a case."""
     folder, case, rows = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    cases = {"table": _table, "polars": _polars, "hashes": _hashes, "semantic": _semantic}
+    cases = {
+        "table": _table,
+        "polars": _polars,
+        "hashes": _hashes,
+        "semantic": _semantic,
+        "confirmed": _confirmed,
+    }
     print(json.dumps(cases[case](folder, rows)))
 
 
@@ -85,13 +91,23 @@ def _hashes(folder: Path, rows: int) -> dict[str, float]:
 
 
 def _semantic(folder: Path, rows: int) -> dict[str, float]:
-    """Find near-duplicates by their vectors, in one process."""
-    listing, originals = selection_data.vectors(folder / f"vectors-{rows}", rows)
-    scope = Scope(
-        listing=str(listing), columns=sample_schema([selection_data.embedding_schema()]),
-        selection=None, seed=1,
-    )  # fmt: skip
+    """Find near-duplicates by their vectors alone."""
     stage = SemanticDeduplicationStage(eps=1 - selection_data.COSINE, confirm=None)
+    return _deduplicated(folder, rows, stage)
+
+
+def _confirmed(folder: Path, rows: int) -> dict[str, float]:
+    """Find near-duplicates by vectors that pictures confirm, as is the default."""
+    return _deduplicated(folder, rows, SemanticDeduplicationStage())
+
+
+def _deduplicated(folder: Path, rows: int, stage: SemanticDeduplicationStage) -> dict[str, float]:
+    """Run a stage over made vectors, all its tasks in this process."""
+    pictures = stage.confirm is not None
+    name = f"pictures-{rows}" if pictures else f"vectors-{rows}"
+    listing, originals = selection_data.vectors(folder / name, rows, pictures=pictures)
+    columns = sample_schema([selection_data.scores_of_vectors(pictures=pictures)])
+    scope = Scope(listing=str(listing), columns=columns, selection=None, seed=1)
     work = folder / "rounds"
     shutil.rmtree(work, ignore_errors=True)
     with stopwatch.seconds() as figures:

@@ -26,6 +26,7 @@ from rich.table import Table
 _PEERS = ("faiss-cpu>=1.10", "imagededup==0.3.3.post2", "numpy==1.26.4")
 _TABLE, _HASHES, _VECTORS = 10_000_000, 1_000_000, 1_000_000
 _FLAT, _SMALL = 100_000, 10_000
+_PICTURES = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +90,7 @@ def _cases(folder: Path, peers: str | None) -> dict[str, Case]:
         "imagededup": other("imagededup, brute force", "imagededup", _SMALL),
         "semantic": own("pixsieve: semantic deduplication", "semantic", _VECTORS),
         "faiss_clusters": other("faiss k-means, pairs within clusters", "faiss_clusters", _VECTORS),
+        "confirmed": own("pixsieve: the same, confirmed by pictures", "confirmed", _PICTURES),
     }
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image, ImageOps
 
 from pixsieve import schema
 from pixsieve.select import keys
@@ -26,6 +27,7 @@ RUN = 65_536
 """Rows of a table: as many as a run collects."""
 SCORES = pa.schema([("aesthetic_score", pa.float32()), ("nsfw_score", pa.float32())])
 DIM = 512
+SIDE = 96
 PLANTED = 0.05
 """Share of hashes and vectors that have a near-duplicate planted."""
 HASH_BITS = 4
@@ -66,12 +68,13 @@ def hashes(rows: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     return values, originals
 
 
-def vectors(folder: Path, rows: int) -> tuple[Path, NDArray[np.int64]]:
-    """Write samples with an embedding each, and no thumbnail.
+def vectors(folder: Path, rows: int, *, pictures: bool = False) -> tuple[Path, NDArray[np.int64]]:
+    """Write samples with an embedding each, and with a thumbnail if asked for.
 
     Return the list of parts (see :class:`pixsieve.select.base.Scope`), and for each row its
-    original, -1 where it is one itself. The vectors lie round two thousand centres; a copy has a
-    cosine of 0.96 to 0.999 to its original.
+    original, -1 where it is one itself. The vectors lie round two thousand centres, those of one
+    centre at a cosine of about 0.55; a copy has one of 0.96 to 0.999 to its original. Pictures are
+    made of 12 x 12 random greys; a copy is cropped by 10 % or mirrored.
     """
     rng = np.random.default_rng(2)
     centres = rng.standard_normal((2000, DIM), np.float32)
@@ -98,18 +101,33 @@ def vectors(folder: Path, rows: int) -> tuple[Path, NDArray[np.int64]]:
         found /= np.linalg.norm(found, axis=1, keepdims=True)
         plain[start:stop] = found.astype(np.float16)
     plain.flush()
-    return _parts(folder, plain), originals
+    return _parts(folder, plain, originals if pictures else None), originals
 
 
-def embedding_schema() -> pa.Schema:
+def scores_of_vectors(*, pictures: bool = False) -> pa.Schema:
     """Return the columns that :func:`vectors` adds."""
     metadata = {"model": "made", "digest": "made", "dim": str(DIM)}
-    return pa.schema([pa.field("embedding", pa.list_(pa.float16(), DIM), metadata=metadata)])
+    embedding = pa.field("embedding", pa.list_(pa.float16(), DIM), metadata=metadata)
+    thumbnail = pa.field("thumbnail", pa.binary(SIDE * SIDE))
+    return pa.schema([embedding, thumbnail] if pictures else [embedding])
 
 
-def _parts(folder: Path, plain: NDArray[np.float16]) -> Path:
-    """Write index, inspection and embedding tables, and the list of them."""
-    columns = embedding_schema()
+def _picture(row: int, original: int) -> bytes:
+    """Return the thumbnail of a row: of an original, or of its copy."""
+    seed = row if original < 0 else original
+    greys = np.random.default_rng(seed).integers(0, 256, (12, 12), np.uint8)
+    picture = Image.fromarray(greys).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    if original >= 0 and row % 2:
+        picture = ImageOps.mirror(picture)
+    elif original >= 0:
+        box = (SIDE / 20, SIDE / 20, SIDE * 19 / 20, SIDE * 19 / 20)
+        picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC, box=box)
+    return picture.tobytes()
+
+
+def _parts(folder: Path, plain: NDArray[np.float16], pictured: NDArray[np.int64] | None) -> Path:
+    """Write index, inspection and score tables, and the list of them."""
+    columns = scores_of_vectors(pictures=pictured is not None)
     parts: list[Part] = []
     chunks: list[Chunk] = []
     for start in range(0, len(plain), RUN):
@@ -123,13 +141,16 @@ def _parts(folder: Path, plain: NDArray[np.float16]) -> Path:
             "image_version": ["1"] * count, "siblings": [[]] * count,
         }  # fmt: skip
         flat = pa.array(plain[start : start + count].reshape(-1), pa.float16())
-        vectors = pa.FixedSizeListArray.from_arrays(flat, DIM)
+        scores: list[pa.Array] = [pa.FixedSizeListArray.from_arrays(flat, DIM)]
+        if pictured is not None:
+            made = [_picture(n, int(pictured[n])) for n in range(start, start + count)]
+            scores.append(pa.array(made, columns.field("thumbnail").type))
         paths = [
             _write(folder / f"{name}-{start}.parquet", rows)
             for name, rows in (
                 ("index", _filled(schema.INDEX, located, count)),
                 ("read", _filled(schema.INSPECTION, sample, count)),
-                ("embedding", pa.table([vectors], schema=columns)),
+                ("scores", pa.table(scores, schema=columns)),
             )
         ]
         part = Part(source="", index=paths[0], start=0, stop=count, families=tuple(paths[1:]))
