@@ -25,6 +25,8 @@ from pixsieve.stages import (
     ImageReaderStage,
     ImageWriterStage,
     Needs,
+    PerceptualDeduplicationStage,
+    PerceptualHashStage,
     ScoreStage,
     SelectStage,
     ShuffleStage,
@@ -184,6 +186,24 @@ class MergesToo(Score):
 
     def adds(self) -> pa.Schema:
         return Merges().adds()
+
+
+def test_a_deduplication_that_drops_what_another_has_collected_is_told():
+    first = ExactDeduplicationStage(merge=("caption",))
+    hashes = PerceptualHashStage()
+
+    def said(*stages: Stage) -> list[str]:
+        made = plan(READER, hashes, *stages)
+        return [warning for warning in made.warnings if "takes" in warning]
+
+    (warning,) = said(first, PerceptualDeduplicationStage())
+    assert warning.startswith(
+        "PerceptualDeduplicationStage: what it drops takes merged_caption of "
+        "ExactDeduplicationStage with it; name the same columns in its merge"
+    )
+    assert said(first, PerceptualDeduplicationStage(merge=("caption",))) == []
+    assert said(first, PerceptualDeduplicationStage(action="group")) == []
+    assert said(PerceptualDeduplicationStage(), first) == []
 
 
 def test_what_one_stage_merged_a_later_one_takes_over():

@@ -20,6 +20,9 @@ from pixsieve.scorers.inspection import InspectOptions
 from pixsieve.select import groups
 from pixsieve.select.base import sample_schema
 from pixsieve.select.buckets import BucketStage
+from pixsieve.select.exact import ExactDeduplicationStage
+from pixsieve.select.perceptual import PerceptualDeduplicationStage
+from pixsieve.select.semantic import SemanticDeduplicationStage
 from pixsieve.select.shuffle import ShuffleStage
 from pixsieve.select.sort import SortStage
 from pixsieve.select.split import SplitStage
@@ -42,6 +45,12 @@ _GIVEN_ONCE: tuple[tuple[tuple[type[Stage], ...], str], ...] = (
     ((ShuffleStage, SortStage), "place in the order"),
 )
 """Stages of which a later one would undo an earlier one."""
+_DEDUPLICATIONS = (
+    ExactDeduplicationStage,
+    PerceptualDeduplicationStage,
+    SemanticDeduplicationStage,
+)
+"""Stages that can collect what the images that they drop have, with ``merge``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +118,13 @@ class Plan:
     def warnings(self) -> tuple[str, ...]:
         """What is odd about the plan without being wrong."""
         columns = sample_schema([self.added])
-        return tuple(
+        selectors = [selector for each in self.passes for selector in each.selectors]
+        odd = [
             f"{label}: {warning}"
-            for each in self.passes
-            for label, stage in each.selectors
+            for label, stage in selectors
             for warning in stage.warnings(columns)
-        )
+        ]
+        return (*odd, *_lost_merges(selectors))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -451,6 +461,21 @@ def _check_undone(stage: Stage, before: Sequence[Stage]) -> None:
                 f"{thing}; leave one of them out"
             )
             raise PlanError(msg)
+
+
+def _lost_merges(selectors: Iterable[tuple[str, SelectStage]]) -> Iterator[str]:
+    """Say of each deduplication that it drops what an earlier one has collected."""
+    collected: dict[str, str] = {}
+    for label, stage in selectors:
+        if isinstance(stage, _DEDUPLICATIONS):
+            mine = {field.name: label for field in stage.adds() if groups.is_merged(field)}
+            lost = [name for name in collected if name not in mine]
+            if lost and getattr(stage, "action", "drop") == "drop":
+                yield (
+                    f"{label}: what it drops takes {', '.join(lost)} of {collected[lost[0]]} with "
+                    "it; name the same columns in its merge, too"
+                )
+            collected |= mine
 
 
 def _check_lasting(stage: ScoreStage, selected: Mapping[str, str]) -> None:

@@ -71,8 +71,13 @@ def merged_fields(merge: Sequence[str]) -> list[pa.Field]:
 
 def takes_over(earlier: pa.Field, later: pa.Field) -> bool:
     """Tell whether a stage that merges may add the column once more: its lists hold the earlier."""
-    roles = {(each.metadata or {}).get(b"role") for each in (earlier, later)}
-    return roles == {_ROLE.encode()} and (earlier.name, earlier.type) == (later.name, later.type)
+    same = (earlier.name, earlier.type) == (later.name, later.type)
+    return same and is_merged(earlier) and is_merged(later)
+
+
+def is_merged(field: pa.Field) -> bool:
+    """Tell whether a column is one of what a deduplication collects."""
+    return bool((field.metadata or {}).get(b"role") == _ROLE.encode())
 
 
 def check_merge(stage: str, merge: Sequence[str], columns: pa.Schema) -> None:
