@@ -45,10 +45,7 @@ def _table(folder: Path, rows: int) -> dict[str, float]:
     paths = selection_data.table(folder / "table", rows)
     counts = [len(tables.read_table(str(path), ["width"])) for path in paths]
     parts = [Part(source="", index="", start=0, stop=count, families=("",)) for count in counts]
-    chunks = [
-        Chunk(path=str(path), parts=1, rows=count)
-        for path, count in zip(paths, counts, strict=True)
-    ]
+    chunks = [Chunk(path=str(path), rows=count) for path, count in zip(paths, counts, strict=True)]
     listing = folder / "table.json"
     listing.write_bytes(listing_bytes(parts, chunks))
     columns = sample_schema([selection_data.SCORES])

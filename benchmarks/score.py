@@ -14,11 +14,11 @@ import argparse
 import io
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 import corpus
+import environment
 import measure
 from PIL import Image
 from rich.console import Console
@@ -48,7 +48,7 @@ def main() -> None:
     console = Console(width=120)
     photos = corpus.photographs(options.photos)
     large = _enlarged(options.dir / "large", photos)
-    peers = options.peers or _environment(options.dir / "peers")
+    peers = options.peers or environment.made(options.dir / "peers", _PEERS)
     for title, folder in (
         ("photographs", _written(options.dir / "small", photos)),
         ("12 MP", large),
@@ -113,19 +113,6 @@ def _gain_of_two_workers(folder: Path, photos: dict[str, bytes], reps: int) -> f
             usage = measure.run([sys.executable, script, str(tars), workers])
             found.append(usage.report["score_wall"])
     return statistics.median(walls["1"]) / statistics.median(walls["2"])
-
-
-def _environment(folder: Path) -> str | None:
-    """Return the interpreter of an environment with the peers; ``None`` if it cannot be made."""
-    python, complete = folder / "bin" / "python", folder / "complete"
-    if not complete.exists():
-        try:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *_PEERS], check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        complete.touch()
-    return str(python)
 
 
 def _table(title: str, figures: dict[str, float]) -> Table:

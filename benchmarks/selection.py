@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import environment
 import measure
 import numpy as np
 import selection_data
@@ -52,7 +52,7 @@ def main() -> None:
     """Measure and print."""
     options = _options()
     console = Console(width=120)
-    cases = _cases(options.dir, options.peers or _environment(options.dir / "peers"))
+    cases = _cases(options.dir, options.peers or environment.made(options.dir / "peers", _PEERS))
     rounds: list[dict[str, measure.Usage]] = []
     for _ in range(options.reps):
         rounds.append({})
@@ -154,19 +154,6 @@ def _targets(found: dict[str, Figures]) -> Table:
         add("semantic, peak GB", found["semantic"].peak / 1e9, 3)
         add("pairs of vectors found", found["semantic"].recall or 0, 0.99, at_most=False)
     return table
-
-
-def _environment(folder: Path) -> str | None:
-    """Return the interpreter of an environment with the peers; ``None`` if it cannot be made."""
-    python, complete = folder / "bin" / "python", folder / "complete"
-    if not complete.exists():
-        try:
-            subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-            subprocess.run([python, "-m", "pip", "install", "--quiet", *_PEERS], check=True)
-        except (OSError, subprocess.CalledProcessError):
-            return None
-        complete.touch()
-    return str(python)
 
 
 def _options() -> argparse.Namespace:

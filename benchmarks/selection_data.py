@@ -156,7 +156,7 @@ def _parts(folder: Path, plain: NDArray[np.float16], pictured: NDArray[np.int64]
         part = Part(source="", index=paths[0], start=0, stop=count, families=tuple(paths[1:]))
         narrow = _write(folder / f"narrow-{start}.parquet", collected([part], sample_schema([])))
         parts.append(part)
-        chunks.append(Chunk(path=narrow, parts=1, rows=count))
+        chunks.append(Chunk(path=narrow, rows=count))
     listing = folder / "listing.json"
     listing.write_bytes(listing_bytes(parts, chunks))
     return listing

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pixsieve import schema
-from pixsieve.select.base import failed_rows, read_parts, sample_schema
+from pixsieve.select.base import PROBLEMS, read_parts, sample_schema
 from pixsieve.testing.rows import make_parts, make_rows
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ def test_every_sample_column_can_be_read_with_its_type(tmp_path: Path):
 
 def test_a_problem_is_that_of_locating_or_else_that_of_reading(tmp_path: Path):
     samples = [{}, {"problem": "decode_failed", "problem_detail": "cut"}, {}]
-    (part,) = make_parts(tmp_path, samples)
-    assert failed_rows(part).to_pydict() == {
+    (table,) = read_parts(make_parts(tmp_path, samples), PROBLEMS.names)
+    assert table.to_pydict() == {
         "problem": [None, "decode_failed", None],
         "problem_detail": [None, "cut", None],
     }

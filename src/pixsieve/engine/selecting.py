@@ -138,7 +138,6 @@ def _listing(job: Job, parts: Sequence[Part]) -> tuple[str, str]:
     chunks = [
         Chunk(
             path=job.ledger.resolve(each.table.path),
-            parts=len(run),
             rows=sum(part.rows for part in run),
         )
         for each, run in zip(written, runs, strict=True)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pixsieve.errors import PlanError, SourceError, SourceNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 _MANIFEST = "manifest.json"
 _BATCH_ROWS = 65_536
@@ -88,14 +88,19 @@ def _as_good(kind: pa.DataType, wanted: pa.DataType) -> bool:
 
 
 def digests(path: str) -> tuple[str, ...]:
-    """Return what changes with the content: the manifest's SHA-256, or those of the files.
-
-    They are sorted: the names of files decide nothing.
-    """
+    """Return what changes with the content: the manifest's SHA-256, or those of the files."""
     folder = Path(path)
-    decisive = [folder / _MANIFEST] if (folder / _MANIFEST).is_file() else files(path)
+    return contents([folder / _MANIFEST] if (folder / _MANIFEST).is_file() else files(path))
+
+
+def contents(paths: Iterable[Path]) -> tuple[str, ...]:
+    """Return the SHA-256 of each file, sorted: their names decide nothing.
+
+    Raises:
+        SourceError: a file cannot be read.
+    """
     found = []
-    for file in decisive:
+    for file in paths:
         try:
             with file.open("rb") as data:
                 found.append(hashlib.file_digest(data, "sha256").hexdigest())

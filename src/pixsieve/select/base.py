@@ -82,12 +82,10 @@ class Chunk:
 
     Attributes:
         path: Of the table.
-        parts: How many parts it covers.
-        rows: How many rows these have.
+        rows: How many rows it has.
     """
 
     path: str
-    parts: int
     rows: int
 
 
@@ -419,9 +417,3 @@ def sample_schema(added: Sequence[pa.Schema]) -> pa.Schema:
     return pa.schema(
         {each.name: each for extra in (schema.SAMPLE, *added) for each in extra}.values()
     )
-
-
-def failed_rows(part: Part) -> pa.Table:
-    """Return ``problem`` and ``problem_detail`` of a part, from locating or else from reading."""
-    (found,) = read_parts([part], PROBLEMS.names)
-    return found

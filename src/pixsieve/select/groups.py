@@ -69,6 +69,18 @@ def merged_fields(merge: Sequence[str]) -> list[pa.Field]:
     ]
 
 
+def group_field(name: str) -> pa.Field:
+    """Return a column that says which images are linked by pairs, and that splits go by."""
+    about = {
+        "role": "duplicate_group",
+        "scale": "",
+        "unit": "image_id",
+        "better": "neither",
+        "source": "smallest image_id of all that are linked by pairs",
+    }
+    return pa.field(name, pa.string(), metadata=about)
+
+
 def takes_over(earlier: pa.Field, later: pa.Field) -> bool:
     """Tell whether a stage that merges may add the column once more: its lists hold the earlier."""
     same = (earlier.name, earlier.type) == (later.name, later.type)

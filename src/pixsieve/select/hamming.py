@@ -34,6 +34,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pixsieve.select.components import linked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -110,27 +112,9 @@ def components(hashes: Hashes) -> NDArray[np.int64]:
     while wanted.any():
         search = _Search(distinct, wanted, labels=labels)
         better, worse = search.run(np.arange(len(heads)))
-        labels = _linked(labels, better, worse)
+        labels = linked(labels, better, worse)
         wanted = search.more
     return heads[labels][head]
-
-
-def _linked(
-    labels: NDArray[np.int64], one: NDArray[np.int64], other: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Return labels, each the smallest number of a component, with these pairs linked, too."""
-    labels = labels.copy()
-    while len(one):
-        first, second = labels[one], labels[other]
-        apart = first != second
-        one, other, first, second = one[apart], other[apart], first[apart], second[apart]
-        np.minimum.at(labels, np.maximum(first, second), np.minimum(first, second))
-        while True:
-            shorter = labels[labels]
-            if np.array_equal(shorter, labels):
-                break
-            labels = shorter
-    return labels
 
 
 def _collapsed(hashes: Hashes, fixed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

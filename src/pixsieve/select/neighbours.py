@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pixsieve.select.components import linked
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -361,12 +363,4 @@ def components(
     """Return the rows that are in any pair, ascending, and the smallest that each is linked to."""
     rows, ends = np.unique(np.concatenate([worse, better]), return_inverse=True)
     one, other = ends[: len(worse)], ends[len(worse) :]
-    root = np.arange(len(rows))
-    while True:
-        low, high = np.minimum(root[one], root[other]), np.maximum(root[one], root[other])
-        apart = low != high
-        if not apart.any():
-            return rows, rows[root]
-        np.minimum.at(root, high[apart], low[apart])
-        while not np.array_equal(root, root[root]):
-            root = root[root]
+    return rows, rows[linked(np.arange(len(rows)), one, other)]

@@ -98,14 +98,7 @@ class PerceptualDeduplicationStage(SelectStage):
     def adds(self) -> pa.Schema:
         if self.action == "drop":
             return pa.schema(groups.merged_fields(self.merge))
-        about = {
-            "role": "duplicate_group",
-            "scale": "",
-            "unit": "image_id",
-            "better": "neither",
-            "source": "smallest image_id of all that are linked by pairs",
-        }
-        return pa.schema([pa.field(GROUP, pa.string(), metadata=about)])
+        return pa.schema([groups.group_field(GROUP)])
 
     def check(self, columns: pa.Schema) -> None:
         fields = self._fields(columns)

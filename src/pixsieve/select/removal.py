@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pixsieve.errors import PlanError, SourceError, SourceNotFoundError, nearest
+from pixsieve.select import against
 from pixsieve.select.base import Verdicts
 from pixsieve.stage import SelectStage, check_fields
 
@@ -75,16 +75,7 @@ class ImageDuplicatesRemovalStage(SelectStage):
             self._check_file(file)
 
     def digests(self) -> tuple[str, ...]:
-        """Return the SHA-256 of each file, sorted: their names decide nothing."""
-        found = []
-        for path in _files(self.removal_parquets_dir):
-            try:
-                with path.open("rb") as file:
-                    found.append(hashlib.file_digest(file, "sha256").hexdigest())
-            except OSError as error:
-                msg = f"{path} cannot be read: {error}"
-                raise SourceError(msg) from error
-        return tuple(sorted(found))
+        return against.contents(_files(self.removal_parquets_dir))
 
     def without_places(self) -> Self:
         """Say that there is a list, not where; its digest says which it is."""

@@ -129,19 +129,13 @@ class SemanticDeduplicationStage(SelectStage):
 
     def reads(self) -> tuple[str, ...]:
         pictures = (PICTURE,) if self.confirm else ()
-        return tuple(dict.fromkeys(("image_id", self.column, *pictures, *self.merge)))
+        named = (*policy.named(self.keep), *self.merge)
+        return tuple(dict.fromkeys(("image_id", self.column, *pictures, *named)))
 
     def adds(self) -> pa.Schema:
         if self.action == "drop":
             return pa.schema(groups.merged_fields(self.merge))
-        about = {
-            "role": "duplicate_group",
-            "scale": "",
-            "unit": "image_id",
-            "better": "neither",
-            "source": "smallest image_id of all that are linked by pairs",
-        }
-        return pa.schema([pa.field(GROUP, pa.string(), metadata=about)])
+        return pa.schema([groups.group_field(GROUP)])
 
     def check(self, columns: pa.Schema) -> None:
         cells.dimensions(type(self).__name__, self.column, columns)

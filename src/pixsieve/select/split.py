@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from pixsieve.errors import PlanError
 from pixsieve.select import against
 from pixsieve.select.base import Verdicts
+from pixsieve.select.components import linked
 from pixsieve.select.keys import mix64
 from pixsieve.select.values import check_scalar, groups, hashed, told
 from pixsieve.stage import SelectStage, check_fields
@@ -324,13 +325,7 @@ def _found(known: _Known, values: NDArray[np.uint64]) -> NDArray[np.int16]:
 def _joined(
     labels: NDArray[np.int64], values: NDArray[np.uint64], members: NDArray[np.int64] | None
 ) -> NDArray[np.int64]:
-    """Return labels that are equal where they were, or where ``members`` (or all) share a value.
-
-    Connected components: roots are hooked to smaller neighbours and paths are halved, in rounds
-    over all edges at once. A root lasts two rounds only if it takes in another, so rounds grow with
-    the logarithm of the longest chain. After Shiloach, Vishkin, "An O(log n) parallel connectivity
-    algorithm", Journal of Algorithms 3, 1982.
-    """
+    """Return labels that are equal where they were, or where ``members`` (or all) share a value."""
     if members is None:
         order = np.argsort(values, kind="stable")
     else:
@@ -340,19 +335,7 @@ def _joined(
         return labels
     ones, others = labels[order[again]], labels[order[again - 1]]
     del order, again
-    parents = np.arange(len(labels))
-    while True:
-        apart = ones != others
-        ones, others = ones[apart], others[apart]
-        if not len(ones):
-            return parents[labels]
-        np.minimum.at(parents, np.maximum(ones, others), np.minimum(ones, others))
-        while True:
-            above = parents[parents]
-            if np.array_equal(above, parents):
-                break
-            parents = above
-        ones, others = parents[ones], parents[others]
+    return linked(np.arange(len(labels)), ones, others)[labels]
 
 
 def _by_hash(keys: NDArray[np.uint64], shares: NDArray[np.float64]) -> NDArray[np.int16]:
