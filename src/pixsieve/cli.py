@@ -386,6 +386,19 @@ def pixsieve() -> None:
         "by running numbers.",
     ),
     _option(
+        "--members", type=click.Choice(["as_found", "uniform"]), default="as_found",
+        heading="Writing", help="Copy what lies beside the images, or give every sample the same "
+        "members and all json one schema, which some loaders need.",
+    ),
+    _option(
+        "--index", "indexes", multiple=True, metavar="NAME", heading="Writing",
+        help="Write only these index files for loaders; 'none' for none. All by default.",
+    ),
+    _option(
+        "--format", "formats", multiple=True, metavar="NAME", heading="Writing",
+        help="Write another format as well, such as parquet or mds. May be given several times.",
+    ),
+    _option(
         "--prefix", default="images", metavar="NAME", heading="Writing",
         help="How the names of the tars begin.",
     ),
@@ -495,9 +508,22 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
             deterministic_name=not given["random_name"],
             verbose=given["verbose"],
             quality=given["quality"],
+            members=given["members"],
+            **_indexes(given["indexes"]),
+            formats=given["formats"],
             **_given(given, "images_per_tar", "shards_multiple_of"),
         )
     )
+
+
+def _indexes(names: Sequence[str]) -> dict[str, Any]:
+    """Return the index files that were asked for, if any were named."""
+    if not names:
+        return {}
+    if "none" in names and set(names) != {"none"}:
+        msg = "--index none goes with no other --index; leave one of them out"
+        raise UsageError(msg)
+    return {"indexes": tuple(name for name in names if name != "none")}
 
 
 def _given(options: Mapping[str, Any], *names: str) -> dict[str, Any]:

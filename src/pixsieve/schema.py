@@ -159,6 +159,7 @@ SIDECAR = pa.schema(
         pa.field("caption", pa.string()),
         pa.field("class_name", pa.string()),
         pa.field("members", pa.list_(pa.string()), nullable=False),
+        pa.field("member_sizes", pa.list_(pa.int64()), nullable=False),
         pa.field("original_path", pa.string(), nullable=False),
         pa.field("original_key", pa.string(), nullable=False),
         pa.field("original_offset", pa.int64(), nullable=False),

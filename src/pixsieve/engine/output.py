@@ -26,8 +26,10 @@ from pixsieve.engine.claim import claim
 from pixsieve.engine.ledger import Workspace
 from pixsieve.errors import OutputConflictError, UsageError
 from pixsieve.export import dataset
+from pixsieve.export.files import FileRecord
+from pixsieve.export.indexes import INDEXES
 from pixsieve.export.plan import HASH_DIGITS, shard_stem
-from pixsieve.export.shard import FileRecord, WrittenShard
+from pixsieve.export.shard import WrittenShard
 from pixsieve.fingerprint import canonical
 from pixsieve.storage import LocalStorage
 from pixsieve.storage.local import storage_error
@@ -48,7 +50,7 @@ _MARK = ".run-"
 ABANDONED_SECONDS = 3600.0
 """A temporary file in a workspace that others may share is nobody's when it is so old."""
 
-_TEMPORARY = re.compile(r"\..+\.(json|yaml|parquet|tar|bin)\.[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +80,8 @@ class _Intent:
         recipe: Digest of the recipe.
         plan: Digest of the export plan.
         manifest: Digest of ``manifest.json`` once the dataset is finished: another one is damaged.
+        beside: Suffixes of index files beside its tars.
+        more: Other files and folders that it may write at the root.
     """
 
     prefix: str
@@ -85,13 +89,16 @@ class _Intent:
     recipe: str
     plan: str
     manifest: str | None = None
+    beside: tuple[str, ...] = ()
+    more: tuple[str, ...] = ()
 
     def covers(self, name: str) -> bool:
         """Tell whether a file of this name may be of this run."""
-        if name in (dataset.DROPPED, dataset.RECIPE):
+        if name in (dataset.DROPPED, dataset.RECIPE, *self.more):
             return True
         stem = rf"{re.escape(self.prefix)}(-[a-z0-9_-]+)?-{re.escape(self.hash)}-[0-9]{{6,}}"
-        return re.fullmatch(rf"{stem}\.(tar|parquet)", name) is not None
+        ends = "|".join(map(re.escape, (".tar", ".parquet", *self.beside)))
+        return re.fullmatch(rf"{stem}({ends})", name) is not None
 
     def stands(self, output: Path) -> bool:
         """Tell whether this was finished, and tars of it are still there."""
@@ -208,6 +215,7 @@ def clean_temporary(plan: Plan, workspace: Workspace, control: Path) -> None:
     """
     now = time.time()
     places = [control] + ([Path(plan.writer.output_dir)] if plan.writer else [])
+    places += [place for place in _folders_of(plan) if place.is_dir()]
     shared = [workspace.root / name for name in workspace.FOLDERS]
     shared += [folder for folder in (workspace.root / "plans").glob("*") if folder.is_dir()]
     alone = workspace.root == control and not any(workspace.root.glob(f"{_MARK}*"))
@@ -216,10 +224,31 @@ def clean_temporary(plan: Plan, workspace: Workspace, control: Path) -> None:
         for path in place.glob(".*.tmp"):
             with contextlib.suppress(OSError):
                 if _TEMPORARY.fullmatch(path.name) and path.stat().st_mtime <= now - age:
-                    path.unlink()
+                    _remove(path)
 
 
-def check_output(output: Path, control: Path, mine: Recipe) -> dict[str, Any] | None:
+def _folders_of(plan: Plan) -> Iterator[Path]:
+    """Yield the folders in the output that index files and other formats have, with all in them."""
+    if plan.writer is not None:
+        for name in _more(plan.writer):
+            top = Path(plan.writer.output_dir) / name
+            yield top
+            yield from (path for path in top.rglob("*") if path.is_dir())
+
+
+def _more(writer: ImageWriterStage) -> tuple[str, ...]:
+    """Return what a writer puts at the root beside shards: files and folders."""
+    files = [name for index in writer.indexes for name in INDEXES[index].files]
+    return (*files, *writer.formats)
+
+
+def _beside(writer: ImageWriterStage) -> tuple[str, ...]:
+    """Return the suffixes of the index files that a writer puts beside each tar."""
+    suffixes = (INDEXES[index].suffix for index in writer.indexes)
+    return tuple(suffix for suffix in suffixes if suffix is not None)
+
+
+def check_output(writer: ImageWriterStage, control: Path, mine: Recipe) -> dict[str, Any] | None:
     """Return the manifest that stands in the output, if it is of this very recipe.
 
     A manifest that is not the one that a finished run left is damaged: as good as none.
@@ -228,6 +257,7 @@ def check_output(output: Path, control: Path, mine: Recipe) -> dict[str, Any] | 
         OutputConflictError: the folder holds another recipe's dataset, or files of unknown origin
             that this run would have to write over, or that loaders would mix with its own.
     """
+    output = Path(writer.output_dir)
     intent = _read_intent(control)
     manifest = None if _damaged(output, intent) else dataset.read_manifest(output)
     if manifest is not None:
@@ -248,7 +278,7 @@ def check_output(output: Path, control: Path, mine: Recipe) -> dict[str, Any] | 
     in_the_way = [
         path.name
         for path in sorted(output.iterdir())
-        if (path.suffix in (".tar", ".parquet") or path.name == dataset.RECIPE)
+        if (path.suffix in (".tar", ".parquet") or path.name in (dataset.RECIPE, *_more(writer)))
         and not (intent and intent.covers(path.name))
         and not (path.name == dataset.RECIPE and _has(path, mine.to_yaml().encode()))
     ]
@@ -336,15 +366,22 @@ def take_over(
     standing = manifest["plan_sha256"] if manifest else before.plan if before else None
     if finished and standing != planned.digest:
         raise _other_inputs(output)
+    beside, more = _beside(writer), _more(writer)
     names = {
-        f"{shard_stem(writer, name, shard.split, shard.index, shard.bucket)}.{kind}"
+        f"{shard_stem(writer, name, shard.split, shard.index, shard.bucket)}{end}"
         for shard in planned.shards
-        for kind in ("tar", "parquet")
+        for end in (".tar", ".parquet", *beside)
     }
-    for path in sorted(output.iterdir()) if manifest is None else ():
-        ours = before is not None and before.covers(path.name)
-        if path.name in names and not ours:
-            msg = f"{path} is in the way and not pixsieve's; choose another output folder"
+    names |= {dataset.DROPPED, dataset.RECIPE, *more}
+    listed = {file["name"].partition("/")[0] for file in manifest["files"]} if manifest else set()
+    _check_untouched(output)
+    for path in sorted(output.iterdir()):
+        ours = path.name in listed or (before is not None and before.covers(path.name))
+        if path.name in names and not ours and path.name not in (dataset.DROPPED, dataset.RECIPE):
+            msg = (
+                f"{path} is in the way and not pixsieve's; move it away, choose another output "
+                "folder, or leave out the index or format that has this name"
+            )
             raise OutputConflictError(msg)
         if ours and path.name not in names:
             _remove(path)
@@ -356,8 +393,23 @@ def take_over(
         recipe=mine.sha256,
         plan=planned.digest,
         manifest=before.manifest if before and same else None,
+        beside=beside,
+        more=more,
     )
     put(control / INTENT, json.dumps(asdict(intent)).encode())
+
+
+def _check_untouched(output: Path) -> None:
+    """Refuse to write over, or to remove, what somebody has changed by hand."""
+    for index in INDEXES.values():
+        for name in index.files:
+            path = output / name
+            if path.is_file() and index.is_edited(path.read_bytes()):
+                msg = (
+                    f"{path} was changed by hand, and this run would write over it; move it away, "
+                    "or put what you added into the writer's card"
+                )
+                raise OutputConflictError(msg)
 
 
 def check_inputs(
@@ -389,7 +441,10 @@ def finish(output: Path, control: Path) -> None:
 
 def _remove(path: Path) -> None:
     try:
-        path.unlink()
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     except OSError as error:
         raise storage_error("cannot remove", path, error) from error
 

@@ -13,11 +13,12 @@ import functools
 import hashlib
 import itertools
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixsieve.engine import output, work
+from pixsieve.engine import extras, output, work
 from pixsieve.engine.budget import check_budget, check_lost
 from pixsieve.engine.catalog import write_catalog
 from pixsieve.engine.drive import Stop
@@ -36,14 +37,15 @@ from pixsieve.errors import (
     RunError,
     SourceNotFoundError,
 )
-from pixsieve.export import dataset
+from pixsieve.export import dataset, finished
+from pixsieve.export.files import FileRecord
+from pixsieve.export.formats import FORMATS
 from pixsieve.export.plan import shard_stem
-from pixsieve.export.shard import FileRecord
 from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Status
 from pixsieve.sources import find_shards
 from pixsieve.stage import ScoreStage, blaming, source_digest
-from pixsieve.storage import LocalStorage
+from pixsieve.storage import LocalStorage, tables
 from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
@@ -116,8 +118,9 @@ def opened(
     control, workspace = output.folders(plan, options.workspace)
     identities = _identities(plan)
     neutral = plan.without_places(root)
+    bare = dataclasses.replace(neutral, writer=neutral.writer and neutral.writer.bare())
     recipe = output.Recipe(
-        plan=neutral, sha256=fingerprint(neutral, plan.reader.version, list(identities.values()))
+        plan=neutral, sha256=fingerprint(bare, plan.reader.version, list(identities.values()))
     )
     stop = Stop()
     with (
@@ -166,9 +169,9 @@ def _identity(stage: Stage) -> str:
 
 def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     writer = job.plan.writer
-    manifest = (
-        output.check_output(Path(writer.output_dir), job.control, job.recipe) if writer else None
-    )
+    for name in writer.formats if writer else ():
+        FORMATS[name].check()
+    manifest = output.check_output(writer, job.control, job.recipe) if writer else None
     for warning in job.plan.warnings:  # while there is time to think again
         job.progress.log(f"warning: {warning}")
     indexed = index(job, shards)
@@ -202,7 +205,13 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     output.take_over(writer, planned, job.recipe, name_hash, job.control, manifest)
     exported = _export(job, planned, name_hash, manifest)
     shards_done = tuple(done.shard for done in exported)
-    wrote = _commit(job, parts, selected, planned, name_hash, shards_done, manifest)
+    account = _account(job, parts, selected, manifest)
+    made = _finished(job, selected, planned, name_hash, shards_done, account)
+    more = [
+        *((extras.write_indexes(job, made, writer.indexes),) if writer.indexes else ()),
+        *((extras.write_formats(job, made, writer.formats),) if writer.formats else ()),
+    ]
+    wrote = _commit(job, made, account, more, manifest) or any(each.written for each in more)
     return result(
         output_dir=Path(writer.output_dir),
         shards=tuple(shard.tar.name for shard in shards_done),
@@ -319,9 +328,7 @@ def check_indexed(job: Job, indexed: Sequence[work.Indexed]) -> None:
 def _plan(job: Job, parts: tuple[Part, ...], selected: work.Selected) -> work.Planned:
     """Write the plan tables of the export, as one unit."""
     writer, added = _writer(job), job.plan.added
-    key = fingerprint(
-        "plan", selected.table.sha256, parts_key(parts), job.recipe.plan.writer, str(added)
-    )
+    key = fingerprint("plan", selected.table.sha256, parts_key(parts), writer.bare(), str(added))
     with job.step("plan", None, "shards") as step:
         bound = functools.partial(work.plan, parts, selected, writer, added, job.site, key)
         planned = job.single(step, "plan", key, work.Planned, bound)
@@ -376,21 +383,14 @@ def _says_shard(done: Done, since: float) -> str:
     )
 
 
-def _commit(
+def _account(
     job: Job,
     parts: tuple[Part, ...],
     selected: work.Selected,
-    planned: work.Planned,
-    name_hash: str,
-    shards: Sequence[WrittenShard],
     standing: Mapping[str, Any] | None,
-) -> bool:
-    """Write what describes the dataset as a whole, the manifest last.
-
-    Return whether anything was written.
-    """
-    folder = Path(_writer(job).output_dir)
-    with job.step("commit", None, "files") as step:
+) -> work.Accounted:
+    """Account for all that is not in the export, and for the inputs."""
+    with job.step("account", None, "tables") as step:
         key = fingerprint("account", selected.table.sha256, parts_key(parts))
         selection = job.ledger.resolve(selected.table.path)
         bound = functools.partial(work.account, parts, selection, job.site, key)
@@ -402,32 +402,96 @@ def _commit(
             )
             raise AssertionError(msg)
         inputs = [dataclasses.asdict(record) for record in account.inputs]
-        output.check_inputs(folder, standing, inputs)
-        text = job.recipe.to_yaml().encode()
+        output.check_inputs(Path(_writer(job).output_dir), standing, inputs)
+        step.facts = {"not exported": account.rows}
+    return account
+
+
+def _finished(
+    job: Job,
+    selected: work.Selected,
+    planned: work.Planned,
+    name_hash: str,
+    shards: Sequence[WrittenShard],
+    account: work.Accounted,
+) -> finished.Dataset:
+    """Return the export as it stands: all shards, but nothing yet that describes them."""
+    writer = _writer(job)
+    of_split = Counter(shard.split for shard in planned.shards)
+    before = Counter[str | None]()
+    found = []
+    for number, (shard, of_plan) in enumerate(zip(shards, planned.shards, strict=True)):
+        found.append(
+            finished.Shard(
+                tar=shard.tar,
+                sidecar=shard.sidecar,
+                split=of_plan.split,
+                bucket=of_plan.bucket,
+                samples=shard.samples,
+                number=number,
+                split_number=before[of_plan.split],
+                split_shards=of_split[of_plan.split],
+            )
+        )
+        before[of_plan.split] += 1
+    folder = Path(writer.output_dir)
+    return finished.Dataset(
+        folder=folder,
+        name=job.plan.name,
+        prefix=writer.prefix,
+        hash=name_hash,
+        plan_sha256=planned.digest,
+        samples=selected.kept,
+        columns=tables.schema_of(str(folder / shards[0].sidecar.name)),
+        contents=planned.contents,
+        counts=dataclasses.asdict(counted(selected)),
+        reasons=[dataclasses.asdict(reason) for reason in selected.reasons],
+        inputs=[dataclasses.asdict(record) for record in account.inputs],
+        recipe=job.recipe.to_yaml(),
+        card=writer.card,
+        shards=tuple(found),
+    )
+
+
+def _commit(
+    job: Job,
+    made: finished.Dataset,
+    account: work.Accounted,
+    more: Sequence[extras.Files],
+    standing: Mapping[str, Any] | None,
+) -> bool:
+    """Write what describes the dataset as a whole, the manifest last.
+
+    Return whether anything was written.
+    """
+    folder = made.folder
+    with job.step("commit", None, "files") as step:
+        text = made.recipe.encode()
         wrote = output.place(folder / dataset.DROPPED, Path(job.ledger.resolve(account.table.path)))
         wrote |= output.put(folder / dataset.RECIPE, text)
-        files = [file for shard in shards for file in (shard.tar, shard.sidecar)]
+        files = [file for shard in made.shards for file in (shard.tar, shard.sidecar)]
+        files += [file for each in more for file in each.files]
         files.append(
             FileRecord(name=dataset.DROPPED, size=account.table.size, sha256=account.table.sha256)
         )
         digest = hashlib.sha256(text).hexdigest()
         files.append(FileRecord(name=dataset.RECIPE, size=len(text), sha256=digest))
         manifest = dataset.Manifest(
-            name=job.plan.name,
-            hash=name_hash,
+            name=made.name,
+            hash=made.hash,
             seed=job.plan.seed,
             recipe=job.recipe.to_dict(),
             recipe_sha256=job.recipe.sha256,
-            plan_sha256=planned.digest,
-            counts=dataclasses.asdict(counted(selected)),
-            reasons=[dataclasses.asdict(reason) for reason in selected.reasons],
-            inputs=inputs,
+            plan_sha256=made.plan_sha256,
+            counts=dict(made.counts),
+            reasons=[dict(reason) for reason in made.reasons],
+            inputs=[dict(source) for source in made.inputs],
             shards=[
                 dataset.ShardEntry(
-                    tar=shard.tar.name, sidecar=shard.sidecar.name, split=planned_shard.split,
-                    bucket=planned_shard.bucket, samples=shard.samples,
+                    tar=shard.tar.name, sidecar=shard.sidecar.name, split=shard.split,
+                    bucket=shard.bucket, samples=shard.samples,
                 )
-                for shard, planned_shard in zip(shards, planned.shards, strict=True)
+                for shard in made.shards
             ],
             files=sorted(files, key=lambda file: file.name),
             versions=dataset.versions(),

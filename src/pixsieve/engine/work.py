@@ -19,9 +19,10 @@ from pixsieve import schema
 from pixsieve.engine.ledger import TableRecord, Workspace
 from pixsieve.engine.result import ReasonCount
 from pixsieve.errors import PlanError
-from pixsieve.export import shard as shard_module
+from pixsieve.export.contents import Contents  # noqa: TC001  # the ledger looks at the types
+from pixsieve.export.files import record, seal, stands
 from pixsieve.export.plan import Groups, plan_export
-from pixsieve.export.shard import FileRecord, WrittenShard
+from pixsieve.export.shard import WrittenShard, write_shard
 from pixsieve.fingerprint import fingerprint
 from pixsieve.scorers.measure import PROBLEM, PROBLEM_DETAIL, Scorer, measure_part, missing_rows
 from pixsieve.select import evidence
@@ -154,6 +155,7 @@ class Planned:
 
     digest: str
     shards: tuple[ShardPlan, ...]
+    contents: Contents
 
     @property
     def tables(self) -> tuple[TableRecord, ...]:
@@ -455,7 +457,7 @@ def plan(
         )
         for shard in found.shards
     )
-    return Planned(digest=found.digest, shards=shards)
+    return Planned(digest=found.digest, shards=shards, contents=found.contents)
 
 
 def export(
@@ -470,17 +472,16 @@ def export(
     """Write a shard, unless the one that stands in the output is whole."""
     output = Path(writer.output_dir)
     if expected is not None and all(
-        _stands(output, record) for record in (expected.tar, expected.sidecar)
+        stands(output, file) for file in (expected.tar, expected.sidecar)
     ):
         return Exported(shard=expected, written=False)
     table = tables.read_table(site.workspace.resolve(shard.table.path))
     with site.files() as files:
-        size, sidecar, encoded = shard_module.write_shard(
+        sidecar, encoded = write_shard(
             table, added, stem, writer, files, LocalStorage(), context.guard
         )
     with context.timed("seal"):
-        sha256 = shard_module.seal(output / f"{stem}.tar")
-    tar = FileRecord(name=f"{stem}.tar", size=size, sha256=sha256)
+        tar = record(output, f"{stem}.tar")
     written = WrittenShard(tar=tar, sidecar=sidecar, samples=len(table), encoded=encoded)
     return Exported(shard=written, written=True)
 
@@ -568,12 +569,4 @@ def _keep(workspace: Workspace, key: str, table: pa.Table, *, varies: bool = Fal
 
 def _recorded(workspace: Workspace, path: str) -> TableRecord:
     full = Path(workspace.resolve(path))
-    return TableRecord(path=path, size=full.stat().st_size, sha256=shard_module.seal(full))
-
-
-def _stands(folder: Path, record: FileRecord) -> bool:
-    path = folder / record.name
-    try:
-        return path.stat().st_size == record.size and shard_module.seal(path) == record.sha256
-    except OSError:
-        return False
+    return TableRecord(path=path, size=full.stat().st_size, sha256=seal(full))

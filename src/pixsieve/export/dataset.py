@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from pixsieve.export.shard import FileRecord
+    from pixsieve.export.files import FileRecord
 
 FORMAT = "pixsieve-dataset"
 FORMAT_VERSION = 1

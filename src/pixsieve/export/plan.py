@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from pixsieve import schema
 from pixsieve.errors import RunError
 from pixsieve.export import tar
+from pixsieve.export.contents import Contents, tally, together
 from pixsieve.fingerprint import fingerprint
 from pixsieve.storage import LocalStorage, tables
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.select.base import Part
 
-WRITER_VERSION = 2
+WRITER_VERSION = 3
 """Raise it when the same plan gives other bytes; it is part of every shard's name."""
 HELD_ROWS = 8_192
 """Rows that planning holds at a time; more are set aside in files."""
@@ -101,10 +102,11 @@ class PlannedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPlan:
-    """All output shards, and the digest of the ordered content of the whole export."""
+    """All output shards, the digest of their ordered content, and what they are made of."""
 
     digest: str
     shards: tuple[PlannedShard, ...]
+    contents: Contents
 
 
 def plan_schema(added: pa.Schema) -> pa.Schema:
@@ -180,6 +182,7 @@ def plan_export(
         fingerprint(WRITER_VERSION, _naming(writer), [str(field) for field in added]).encode()
     )
     shards = []
+    contents = []
     width = max(9, len(str(len(order))))
     for first, last, rows in _heaps(parts, extra, rank_of, borders, columns, folder):
         for number in range(first, last):
@@ -200,6 +203,7 @@ def plan_export(
                 at = columns.get_field_index(name)
                 table = table.set_column(at, columns.field(at), column)
             table = table.cast(columns)
+            contents.append(tally(table, writer))
             content = _content_digest(table)
             digest.update(content)
             path = folder / f"{number:06d}.parquet"
@@ -215,14 +219,14 @@ def plan_export(
                     digest=content.hex(),
                 )
             )
-    return ExportPlan(digest=digest.hexdigest(), shards=tuple(shards))
+    return ExportPlan(digest=digest.hexdigest(), shards=tuple(shards), contents=together(contents))
 
 
 def _naming(writer: ImageWriterStage) -> dict[str, object]:
     """Return the writer's options that change the bytes of an export."""
     names = (
         "images_per_tar", "max_bytes_per_tar", "shards_multiple_of", "image_format", "member_names",
-        "quality", "subsampling", "background",
+        "quality", "subsampling", "background", "members",
     )  # fmt: skip
     return {name: getattr(writer, name) for name in names}
 

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence  # noqa: TC003  # recipes ask for the types
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
+from pixsieve import image
 from pixsieve.errors import PlanError, nearest
-from pixsieve.image import FORMATS, EncodeOptions
+from pixsieve.export.formats import FORMATS
+from pixsieve.export.indexes import DEFAULT, INDEXES
+from pixsieve.image import EncodeOptions
 from pixsieve.stage import WriteStage, check_fields
 
 ImageFormat = Literal["jpeg", "keep", "png", "webp"]
-_FORMATS = ("jpeg", "keep", "png", "webp")
+_IMAGE_FORMATS = ("jpeg", "keep", "png", "webp")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MIN_TAR_BYTES = 10_240
 
@@ -45,6 +50,15 @@ class ImageWriterStage(WriteStage):
         quality: For encoded JPEG and WebP, 1 to 100.
         subsampling: Chroma subsampling of encoded JPEG.
         background: Colour under transparent pixels where the format has none, as ``#rrggbb``.
+        members: ``"as_found"`` copies what lies beside the images; ``"uniform"`` gives every sample
+            the same members, and all json one schema with fixed types.
+        indexes: Index files for loaders, by their names in ``docs/formats.md``; ``()`` for none.
+        formats: Other formats to write as well, each into a folder of its name.
+        card: What the dataset card shall say: ``license``, ``pretty_name``, ``description`` and
+            the like.
+
+    ``indexes``, ``formats`` and ``card`` can be changed later: a run with others adds and removes
+    files of a finished dataset, and leaves its tars as they are.
     """
 
     output_dir: str
@@ -60,12 +74,16 @@ class ImageWriterStage(WriteStage):
     quality: int = 95
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
     background: str = "#ffffff"
+    members: Literal["as_found", "uniform"] = "as_found"
+    indexes: Sequence[str] = DEFAULT
+    formats: Sequence[str] = ()
+    card: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if self.image_format not in _FORMATS:
+        if self.image_format not in _IMAGE_FORMATS:
             msg = (
-                f"image_format is {self.image_format!r}; expected one of {', '.join(_FORMATS)}"
-                f"{nearest(str(self.image_format), _FORMATS)}"
+                f"image_format is {self.image_format!r}; expected one of "
+                f"{', '.join(_IMAGE_FORMATS)}{nearest(str(self.image_format), _IMAGE_FORMATS)}"
             )
             raise PlanError(msg)
         if self.member_names not in ("id", "sequential"):
@@ -100,6 +118,12 @@ class ImageWriterStage(WriteStage):
             )
             raise PlanError(msg)
         self.encode_options(self.target_format or "jpeg")
+        for option, known in (("indexes", INDEXES), ("formats", FORMATS)):
+            object.__setattr__(self, option, _chosen(option, getattr(self, option), known))
+
+    def bare(self) -> Self:
+        """Return the stage without what can change while the tars stay as they are."""
+        return dataclasses.replace(self, indexes=(), formats=(), card={})
 
     @property
     def target_format(self) -> str | None:
@@ -109,7 +133,9 @@ class ImageWriterStage(WriteStage):
     @property
     def encoded_formats(self) -> frozenset[str]:
         """Formats whose images are encoded anew, so that they must decode."""
-        return frozenset(FORMATS) - {self.target_format} if self.target_format else frozenset()
+        return (
+            frozenset(image.FORMATS) - {self.target_format} if self.target_format else frozenset()
+        )
 
     def encode_options(self, target: str) -> EncodeOptions:
         """Return how images are encoded; ``UsageError`` where an option is out of range."""
@@ -119,3 +145,15 @@ class ImageWriterStage(WriteStage):
             subsampling=self.subsampling,
             background=self.background,
         )
+
+
+def _chosen(option: str, names: Sequence[str], known: Mapping[str, object]) -> tuple[str, ...]:
+    """Return names in the order in which they are known, each once."""
+    for name in names:
+        if name not in known:
+            msg = (
+                f"{option} names {name!r}; expected any of {', '.join(known) or 'none'}"
+                f"{nearest(name, known)}"
+            )
+            raise PlanError(msg)
+    return tuple(name for name in known if name in names)

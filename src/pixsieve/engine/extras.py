@@ -1,0 +1,229 @@
+"""What is made of finished shards: index files for loaders, and other formats.
+
+Each piece is a unit of work: it leaves alone what stands, and what it writes is whole at any time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pixsieve.engine.output import place, put
+from pixsieve.engine.units import Unit
+from pixsieve.export.files import FileRecord, record, stands
+from pixsieve.export.finished import MEMBER_COLUMNS, members_of
+from pixsieve.export.formats import FORMATS
+from pixsieve.export.indexes import INDEXES
+from pixsieve.fingerprint import fingerprint
+from pixsieve.storage.local import storage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pixsieve.engine.job import Job, Underway
+    from pixsieve.engine.units import Context
+    from pixsieve.export.finished import About, Dataset, Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """Files that stand in the output; ``written`` is false where nothing had to be."""
+
+    files: tuple[FileRecord, ...]
+    written: bool
+
+    @property
+    def tables(self) -> tuple[()]:
+        return ()
+
+
+def write_indexes(job: Job, dataset: Dataset, names: Sequence[str]) -> Files:
+    """Write the index files of those names."""
+    beside = [name for name in names if INDEXES[name].suffix is not None]
+    versions = [(name, INDEXES[name].version) for name in names]
+    scratch = job.ledger.root / "tables"
+    work: list[tuple[str, str, Callable[..., Files]]] = []
+    if beside:
+        work += [
+            (
+                fingerprint("index files", versions, shard),
+                f"index files of {shard.tar.name}",
+                functools.partial(_index_shard, beside, dataset.about, shard),
+            )
+            for shard in dataset.shards
+        ]
+    known = dataclasses.replace(dataset.about, folder=Path())
+    described = fingerprint(
+        [(name, getattr(known, name)) for name in _DESCRIBING],
+        str(dataset.columns),
+        [shard.sidecar.sha256 for shard in dataset.shards],
+    )
+    work += [
+        (
+            fingerprint("index", name, INDEXES[name].version, described),
+            f"index {name}",
+            functools.partial(_index_dataset, name, dataset, scratch),
+        )
+        for name in names
+        if INDEXES[name].files
+    ]
+    with job.step("index files", len(work), "units") as step:
+        found = _drive(job, step, work)
+        step.facts = {"files": sum(len(each.files) for each in found)}
+    return _joined(found)
+
+
+_DESCRIBING = (
+    "name", "prefix", "hash", "plan_sha256", "samples", "contents", "counts", "reasons", "inputs",
+    "recipe", "card",
+)  # fmt: skip
+
+
+def write_formats(job: Job, dataset: Dataset, names: Sequence[str]) -> Files:
+    """Write the other formats of those names; return the files that the manifest lists."""
+    with job.step("formats", len(names) * len(dataset.shards), "shards") as step:
+        done = [_write_format(job, step, dataset, name) for name in names]
+        step.facts = {"formats": len(names)}
+    return _joined(done)
+
+
+def _write_format(job: Job, step: Underway, dataset: Dataset, name: str) -> Files:
+    made = FORMATS[name]
+    folder = dataset.folder / name
+    keys = [
+        fingerprint("format", name, made.version, dataset.plan_sha256, shard)
+        for shard in dataset.shards
+    ]
+    try:
+        if folder.exists() and not any(job.ledger.done(key, Files) for key in keys):
+            shutil.rmtree(folder)  # of another export, or nobody knows any more what is in it
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise storage_error("cannot use", folder, error) from error
+    work: list[tuple[str, str, Callable[..., Files]]] = [
+        (
+            key,
+            f"{name} of {shard.tar.name}",
+            functools.partial(_convert, name, dataset.about, shard),
+        )
+        for key, shard in zip(keys, dataset.shards, strict=True)
+    ]
+    written = _drive(job, step, work)
+    inside = [[file.name.partition("/")[2] for file in each.files] for each in written]
+    key = fingerprint(
+        "format as a whole", name, made.version, dataset.plan_sha256, str(dataset.columns),
+        [[file.sha256 for file in each.files] for each in written],
+    )  # fmt: skip
+    bound = functools.partial(_finish, name, dataset, inside)
+    (finished,) = _drive(job, step, [(key, f"{name} as a whole", bound)], counted=False)
+    found = _joined([*written, finished])
+    listed = [file for file in found.files if made.is_listed(file.name.partition("/")[2])]
+    return dataclasses.replace(found, files=tuple(listed))
+
+
+def _joined(found: Sequence[Files]) -> Files:
+    return Files(
+        files=tuple(file for each in found for file in each.files),
+        written=any(each.written for each in found),
+    )
+
+
+def _drive(
+    job: Job,
+    step: Underway,
+    work: Sequence[tuple[str, str, Callable[..., Files]]],
+    *,
+    counted: bool = True,
+) -> list[Files]:
+    """Run units of (fingerprint, name, what to do); the results are in their order."""
+    keys = {name: key for key, name, _ in work}
+    found: dict[str, Files] = {}
+
+    def units() -> Iterator[Unit]:
+        for key, name, make in work:
+            expected = job.ledger.done(key, Files)
+            yield Unit(name=name, work=functools.partial(make, expected))
+
+    for done in job.drive(units(), step):
+        key = keys[done.unit.name]
+        job.ledger.commit(key, done.value)
+        found[key] = done.value
+        if counted:
+            job.progress.advance(1)
+    return [found[key] for key, _, _ in work]
+
+
+def _stand(folder: Path, expected: Files | None) -> Files | None:
+    """Return what was written before, if all of it is as it was."""
+    if expected is None or not all(stands(folder, file) for file in expected.files):
+        return None
+    return dataclasses.replace(expected, written=False)
+
+
+def _index_shard(
+    names: Sequence[str], about: About, shard: Shard, expected: Files | None, context: Context
+) -> Files:
+    del context
+    standing = _stand(about.folder, expected)
+    if standing is not None:
+        return standing
+    members = members_of(about.sidecar(shard, MEMBER_COLUMNS))
+    stem = shard.tar.name.removesuffix(".tar")
+    files = {f"{stem}{INDEXES[name].suffix}": INDEXES[name].of_shard(members) for name in names}
+    return _written(about.folder, files)
+
+
+def _index_dataset(
+    name: str, dataset: Dataset, scratch: Path, expected: Files | None, context: Context
+) -> Files:
+    del context
+    standing = _stand(dataset.folder, expected)
+    if standing is not None:
+        return standing
+    with tempfile.TemporaryDirectory(prefix=".index.", suffix=".tmp", dir=scratch) as empty:
+        return _written(dataset.folder, INDEXES[name].of_dataset(dataset, Path(empty)))
+
+
+def _written(folder: Path, files: dict[str, bytes] | dict[str, bytes | Path]) -> Files:
+    wrote = False
+    for name, content in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(exist_ok=True)
+        except OSError as error:
+            raise storage_error("cannot make", path.parent, error) from error
+        wrote |= place(path, content) if isinstance(content, Path) else put(path, content)
+    return Files(files=tuple(record(folder, name) for name in files), written=wrote)
+
+
+def _convert(
+    name: str, about: About, shard: Shard, expected: Files | None, context: Context
+) -> Files:
+    del context
+    standing = _stand(about.folder, expected)
+    if standing is not None:
+        return standing
+    files = FORMATS[name].write_shard(about, shard, about.folder / name)
+    found = tuple(record(about.folder, f"{name}/{file}") for file in files)
+    return Files(files=found, written=True)
+
+
+def _finish(
+    name: str,
+    dataset: Dataset,
+    written: Sequence[Sequence[str]],
+    expected: Files | None,
+    context: Context,
+) -> Files:
+    del context
+    standing = _stand(dataset.folder, expected)
+    if standing is not None:
+        return standing
+    files = FORMATS[name].finish(dataset, written, dataset.folder / name)
+    found = tuple(record(dataset.folder, f"{name}/{file}") for file in files)
+    return Files(files=found, written=True)
