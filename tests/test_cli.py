@@ -231,7 +231,7 @@ def test_verify_prints_its_report(made, capsys):
     said = capsys.readouterr()
     assert "out: sound (pixsieve dataset" in said.out
     assert "not checked: whether images decode" in said.out
-    assert "verify: 2 shards, 4 samples" in said.err
+    assert "verify: 2 shards, " in said.err
     assert main(["verify", str(made), "--json", "--workers", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["ok"] is True
 

@@ -81,6 +81,8 @@ def run(
         RunError: the run cannot go on; what was finished is kept.
     """
     options = options or RunOptions()
+    for name in plan.writer.formats if plan.writer else ():
+        FORMATS[name].check()
 
     @contextlib.contextmanager
     def held(control: Path, workspace: Workspace) -> Iterator[None]:
@@ -169,8 +171,6 @@ def _identity(stage: Stage) -> str:
 
 def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     writer = job.plan.writer
-    for name in writer.formats if writer else ():
-        FORMATS[name].check()
     manifest = output.check_output(writer, job.control, job.recipe) if writer else None
     for warning in job.plan.warnings:  # while there is time to think again
         job.progress.log(f"warning: {warning}")
