@@ -134,8 +134,8 @@ RULES: dict[str, Rule] = {
     "column-split": _own("split is that of the shard"),
     "column-bucket": _own("bucket is that of the shard"),
     # the loaders
-    "load-failed": Rule("the webdataset library reads the shard to its end"),
-    "load-differs": Rule("the webdataset library finds the same samples in the same order"),
+    "load-failed": Rule("webdataset, and each loader that is named, reads all to its end"),
+    "load-differs": Rule("webdataset, and each loader that is named, finds the same samples"),
 }
 """Every rule: its id and what must hold."""
 
@@ -172,6 +172,30 @@ class Checked:
     def __add__(self, other: Checked) -> Checked:
         mine, theirs = asdict(self), asdict(other)
         return Checked(**{name: mine[name] + theirs[name] for name in mine})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """What a loader that was named gave.
+
+    Attributes:
+        loader: Its name.
+        version: Of its library.
+        samples: How many it gave before it ended or failed.
+        compared: What of each sample was compared: ``key``, ``bytes``, ``size``, ``caption``.
+    """
+
+    loader: str
+    version: str
+    samples: int
+    compared: tuple[str, ...]
+
+    def to_text(self) -> str:
+        """Return the result as one line."""
+        return (
+            f"loaded with {self.loader} {self.version}: {self.samples:,} samples, compared by "
+            f"{', '.join(self.compared)}"
+        )
 
 
 def shown(text: str) -> str:
@@ -231,6 +255,7 @@ class VerifyReport:
         findings: Errors first, then by file, in the order in which they lie there.
         checked: How much was read.
         unchecked: What could not be checked, or was not asked for, and why.
+        loaders: What the loaders gave that the dataset was tried with.
     """
 
     path: str
@@ -238,6 +263,7 @@ class VerifyReport:
     findings: tuple[Finding, ...]
     checked: Checked
     unchecked: tuple[str, ...]
+    loaders: tuple[Loaded, ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -258,6 +284,7 @@ class VerifyReport:
             f"{counts.files:,} files read whole ({counts.bytes:,} bytes), {counts.images:,} images "
             f"({counts.decoded:,} decoded), {counts.loaded:,} samples loaded with webdataset"
         )
+        lines += [each.to_text() for each in self.loaders]
         lines += [f"not checked: {note}" for note in self.unchecked]
         errors = len(self.errors)
         warnings = len(self.findings) - errors
