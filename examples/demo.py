@@ -38,7 +38,7 @@ def main(folder: Path) -> None:
 
     _pixsieve("run", str(folder / "demo.yaml"), "--max-failed", "0.5")
     kept = pa.concat_tables(pq.read_table(path) for path in sorted(output.glob("images-*.parquet")))
-    dropped = pq.read_table(output / "dropped.parquet")
+    dropped = pq.read_table(output / "dropped" / "dropped.parquet")
     _check(fates, kept, dropped)
 
     _pixsieve("verify", str(output))

@@ -163,7 +163,7 @@ def test_an_export_is_the_recipe_that_it_writes_down(photos):
     assert main(["run", "recipe.yaml", "--executor", "inline", "--quiet"]) == 0
     names = sorted(path.name for path in Path("out").glob("images-*"))
     assert names == sorted(path.name for path in Path("again").glob("images-*"))
-    for name in [*names, "dropped.parquet"]:
+    for name in [*names, "dropped/dropped.parquet"]:
         assert Path("out", name).read_bytes() == Path("again", name).read_bytes()
 
 

@@ -137,7 +137,7 @@ def run(
 
 def failed(output: Path) -> Mapping[str, tuple[str, str, str]]:
     """Return where, why and with which detail images failed; none ended otherwise."""
-    rows = pq.read_table(output / "dropped.parquet").to_pylist()
+    rows = pq.read_table(output / "dropped" / "dropped.parquet").to_pylist()
     assert {row["status"] for row in rows} <= {"failed"}
     return {
         row["original_key"]: (row["stage"], row["reason"], json.loads(row["evidence"])["detail"])

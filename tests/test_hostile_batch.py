@@ -74,7 +74,7 @@ def run(folder: Path, files: dict[str, bytes], stages: list[ScoreStage]):
     pipeline.run(InlineExecutor(), RunOptions(max_failed=1))
     (sidecar,) = output.glob("images-*.parquet")
     kept = {row["original_path"]: row for row in pq.read_table(sidecar).to_pylist()}
-    failed = pq.read_table(output / "dropped.parquet").to_pylist()
+    failed = pq.read_table(output / "dropped" / "dropped.parquet").to_pylist()
     return kept, {row["original_path"]: row["reason"] for row in failed}
 
 

@@ -48,7 +48,7 @@ def test_the_funnel_goes_from_what_was_indexed_to_what_was_kept(shards):
 def test_it_says_where_everything_is(shards):
     text = report.to_text(shards)
     assert f"2 shards, 2.05 MB, are in {shards.output_dir}" in text
-    assert f"{shards.output_dir}/dropped.parquet" in text
+    assert f"{shards.output_dir}/dropped/dropped.parquet" in text
     assert f"pixsieve why {shards.output_dir} KEY" in text
     assert "1,234 images decoded; the largest process took 144 MB" in text
 

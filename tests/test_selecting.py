@@ -190,7 +190,7 @@ def test_evidence_of_a_filter_over_a_selected_column_is_told_everywhere(
     stages = (Sorted(), FilterStage("cluster < 8"), FilterStage("width > 1"))
     made = pipeline(source, tmp_path / "out", *stages)
     made.run(InlineExecutor(), RunOptions(workspace=str(tmp_path / "work")))
-    dropped = pq.read_table(tmp_path / "out" / "dropped.parquet").to_pylist()
+    dropped = pq.read_table(tmp_path / "out" / "dropped" / "dropped.parquet").to_pylist()
     assert dropped
     for row in dropped:
         assert json.loads(row["evidence"]) == {"where": "cluster < 8", "cluster": 8}

@@ -187,7 +187,7 @@ class Outputs(RuleBasedStateMachine):
             return
         assert tree(self.output) == self.expected(self.finished)
         kept = sum(pq.read_metadata(path).num_rows for path in self.output.glob("*-*-0*.parquet"))
-        gone = pq.read_metadata(self.output / "dropped.parquet").num_rows
+        gone = pq.read_metadata(self.output / "dropped" / "dropped.parquet").num_rows
         assert kept + gone == 12
 
     # -- the model -----------------------------------------------------------------------------

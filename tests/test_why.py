@@ -97,7 +97,7 @@ def test_a_duplicate_leads_to_the_one_that_stayed(made):
 
 def test_a_duplicate_of_an_image_of_another_dataset_says_so(made, tmp_path):
     shutil.copytree(made, tmp_path / "out")
-    path = tmp_path / "out" / "dropped.parquet"
+    path = tmp_path / "out" / "dropped" / "dropped.parquet"
     table = pq.read_table(path)
     rows = table.to_pylist()
     (stayed,) = why(made, "copy")
@@ -286,7 +286,9 @@ def peak_memory(folder, shards: int) -> int:
         *map(str, range(20)),
     )
     pq.write_table(pa.table(dict.fromkeys(columns, ids)), folder / "0.parquet")
-    pq.write_table(pa.table({"image_id": pa.array([], pa.string())}), folder / "dropped.parquet")
+    none = pa.table({"image_id": pa.array([], pa.string())})
+    (folder / "dropped").mkdir()
+    pq.write_table(none, folder / "dropped" / "dropped.parquet")
     names = [f"{number}.parquet" for number in range(shards)]
     for name in names[1:]:
         (folder / name).hardlink_to(folder / names[0])

@@ -47,7 +47,7 @@ def to_text(result: RunResult) -> str:
         )
         if counts.kept < counts.indexed:
             lines.append(
-                f"what is not exported is in {folder}/dropped.parquet; "
+                f"what is not exported is in {folder}/dropped/dropped.parquet; "
                 f"ask after one with: pixsieve why {folder} KEY"
             )
     return "\n".join(lines) + "\n"

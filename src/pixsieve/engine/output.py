@@ -45,12 +45,13 @@ CONTROL = ".pixsieve"
 """Hidden folder in the output: the claim, what an unfinished run may have written, and the
 workspace."""
 INTENT = "intent.json"
+_DROPPED = dataset.DROPPED.partition("/")[0]
 _MARK = ".run-"
 
 ABANDONED_SECONDS = 3600.0
 """A temporary file in a workspace that others may share is nobody's when it is so old."""
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp")
+_TEMPORARY = re.compile(r"\..+\.[a-z]+\.[0-9a-f]{8}\.tmp")  # all that is written has an extension
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +95,7 @@ class _Intent:
 
     def covers(self, name: str) -> bool:
         """Tell whether a file of this name may be of this run."""
-        if name in (dataset.DROPPED, dataset.RECIPE, *self.more):
+        if name in (_DROPPED, dataset.RECIPE, *self.more):
             return True
         stem = rf"{re.escape(self.prefix)}(-[a-z0-9_-]+)?-{re.escape(self.hash)}-[0-9]{{6,}}"
         ends = "|".join(map(re.escape, (".tar", ".parquet", *self.beside)))
@@ -230,7 +231,7 @@ def clean_temporary(plan: Plan, workspace: Workspace, control: Path) -> None:
 def _folders_of(plan: Plan) -> Iterator[Path]:
     """Yield the folders in the output that index files and other formats have, with all in them."""
     if plan.writer is not None:
-        for name in _more(plan.writer):
+        for name in (_DROPPED, *_more(plan.writer)):
             top = Path(plan.writer.output_dir) / name
             yield top
             yield from (path for path in top.rglob("*") if path.is_dir())
@@ -278,7 +279,10 @@ def check_output(writer: ImageWriterStage, control: Path, mine: Recipe) -> dict[
     in_the_way = [
         path.name
         for path in sorted(output.iterdir())
-        if (path.suffix in (".tar", ".parquet") or path.name in (dataset.RECIPE, *_more(writer)))
+        if (
+            path.suffix in (".tar", ".parquet")
+            or path.name in (_DROPPED, dataset.RECIPE, *_more(writer))
+        )
         and not (intent and intent.covers(path.name))
         and not (path.name == dataset.RECIPE and _has(path, mine.to_yaml().encode()))
     ]
@@ -372,12 +376,12 @@ def take_over(
         for shard in planned.shards
         for end in (".tar", ".parquet", *beside)
     }
-    names |= {dataset.DROPPED, dataset.RECIPE, *more}
+    names |= {_DROPPED, dataset.RECIPE, *more}
     listed = {file["name"].partition("/")[0] for file in manifest["files"]} if manifest else set()
     _check_untouched(output)
     for path in sorted(output.iterdir()):
         ours = path.name in listed or (before is not None and before.covers(path.name))
-        if path.name in names and not ours and path.name not in (dataset.DROPPED, dataset.RECIPE):
+        if path.name in names and not ours and path.name not in (_DROPPED, dataset.RECIPE):
             msg = (
                 f"{path} is in the way and not pixsieve's; move it away, choose another output "
                 "folder, or leave out the index or format that has this name"
@@ -487,7 +491,7 @@ def put(path: Path, data: bytes) -> bool:
 
 
 def place(path: Path, made: Path) -> bool:
-    """Copy a table from the workspace into the output, unless it stands there.
+    """Copy a file that was made elsewhere into the output, unless it stands there.
 
     Return whether it was copied.
     """

@@ -467,6 +467,7 @@ def _commit(
     folder = made.folder
     with job.step("commit", None, "files") as step:
         text = made.recipe.encode()
+        (folder / dataset.DROPPED).parent.mkdir(exist_ok=True)
         wrote = output.place(folder / dataset.DROPPED, Path(job.ledger.resolve(account.table.path)))
         wrote |= output.put(folder / dataset.RECIPE, text)
         files = [file for shard in made.shards for file in (shard.tar, shard.sidecar)]

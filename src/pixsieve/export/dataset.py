@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 FORMAT = "pixsieve-dataset"
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
-DROPPED = "dropped.parquet"
+DROPPED = "dropped/dropped.parquet"
+"""In a folder of its own: what reads ``*.parquet`` at the root must find sidecars alone."""
 RECIPE = "recipe.yaml"
 PRIVACY = (
     "Images that were copied hold whatever metadata they came with, such as EXIF and GPS; "
