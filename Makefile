@@ -19,13 +19,13 @@ check: $(VENV)/test.done  ## lint, formatting and types
 	$(BIN)/mypy
 
 test: $(VENV)/test.done  ## the quick tests
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not loaders"
 
 test-faults: $(VENV)/test.done  ## the heavy suites: kills, faults, many examples
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not loaders"
 
-test-all: $(VENV)/test.done  ## every test
-	$(BIN)/pytest
+test-all: $(VENV)/test.done  ## every test, but those of loaders
+	$(BIN)/pytest -m "not loaders"
 
 demo: $(VENV)/demo.done  ## curate real photographs; look at build/demo/kept.png
 	$(BIN)/python examples/demo.py build/demo
