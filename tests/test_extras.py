@@ -78,6 +78,10 @@ class Digests(Format):
             sink.write(json.dumps(written).encode())
         return ["all.json"]
 
+
+class Loose(Digests):
+    name = "loose"
+
     def is_listed(self, name: str) -> bool:
         return name == "all.json"
 
@@ -92,7 +96,12 @@ class Absent(Digests):
 
 @pytest.fixture(autouse=True)
 def kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known, each in ((INDEXES, Places()), (FORMATS, Digests()), (FORMATS, Absent())):
+    for known, each in (
+        (INDEXES, Places()),
+        (FORMATS, Digests()),
+        (FORMATS, Loose()),
+        (FORMATS, Absent()),
+    ):
         monkeypatch.setitem(known, each.name, each)  # type: ignore[arg-type]
     Digests.wrote.clear()
 
@@ -146,14 +155,22 @@ def test_the_manifest_lists_them_and_verify_agrees(photos: Path, tmp_path: Path)
     manifest = json.loads((out / "manifest.json").read_bytes())
     listed = {file["name"]: file["sha256"] for file in manifest["files"]}
     files = tree(out)
-    assert files.keys() - listed.keys() == {
-        "manifest.json", *(f"digests/{n}-of-3.txt" for n in range(3)),
-    }  # fmt: skip
+    assert files.keys() - listed.keys() == {"manifest.json"}
     assert all(hashlib.sha256(files[name]).hexdigest() == listed[name] for name in listed)
     assert files["contents.txt"] == b"5 None {'jpg': 5}\n"
     assert json.loads(files["digests/all.json"]) == [[f"{n}-of-3.txt"] for n in range(3)]
     report = verify(out)
     assert not report.findings, report.to_text()
+
+
+def test_a_format_says_what_the_manifest_lists(photos: Path, tmp_path: Path):
+    export(photos, formats=("loose",))
+    out = tmp_path / "out"
+    listed = [f["name"] for f in json.loads((out / "manifest.json").read_bytes())["files"]]
+    assert [name for name in listed if name.startswith("loose/")] == ["loose/all.json"]
+    (out / "loose" / "0-of-3.txt").unlink()
+    assert not export(photos, formats=("loose",)).did_nothing  # unlisted, but looked after
+    assert (out / "loose" / "0-of-3.txt").exists()
 
 
 def test_a_second_run_does_nothing_and_mends_what_is_damaged(photos: Path, tmp_path: Path):
@@ -232,6 +249,17 @@ def test_what_was_changed_by_hand_is_not_written_over(photos: Path, tmp_path: Pa
     path.write_text("by hand")
     with pytest.raises(OutputConflictError, match=r"contents\.txt was changed by hand.*card"):
         export(photos, card={"license": "mit"})
+    assert path.read_text() == "by hand"
+
+
+def test_a_file_of_that_name_is_nobodys_business_where_it_is_not_wanted(
+    photos: Path, tmp_path: Path
+):
+    path = tmp_path / "out" / "contents.txt"
+    path.parent.mkdir()
+    path.write_text("by hand")
+    for _ in range(2):
+        export(photos, indexes=(), formats=())
     assert path.read_text() == "by hand"
 
 

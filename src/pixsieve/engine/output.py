@@ -378,7 +378,6 @@ def take_over(
     }
     names |= {_DROPPED, dataset.RECIPE, *more}
     listed = {file["name"].partition("/")[0] for file in manifest["files"]} if manifest else set()
-    _check_untouched(output)
     for path in sorted(output.iterdir()):
         ours = path.name in listed or (before is not None and before.covers(path.name))
         if path.name in names and not ours and path.name not in (_DROPPED, dataset.RECIPE):
@@ -387,6 +386,8 @@ def take_over(
                 "folder, or leave out the index or format that has this name"
             )
             raise OutputConflictError(msg)
+        if ours:
+            _check_untouched(path)
         if ours and path.name not in names:
             _remove(path)
         if path.name == dataset.MANIFEST and not same and _damaged(output, before):
@@ -403,17 +404,15 @@ def take_over(
     put(control / INTENT, json.dumps(asdict(intent)).encode())
 
 
-def _check_untouched(output: Path) -> None:
+def _check_untouched(path: Path) -> None:
     """Refuse to write over, or to remove, what somebody has changed by hand."""
     for index in INDEXES.values():
-        for name in index.files:
-            path = output / name
-            if path.is_file() and index.is_edited(path.read_bytes()):
-                msg = (
-                    f"{path} was changed by hand, and this run would write over it; move it away, "
-                    "or put what you added into the writer's card"
-                )
-                raise OutputConflictError(msg)
+        if path.name in index.files and path.is_file() and index.is_edited(path.read_bytes()):
+            msg = (
+                f"{path} was changed by hand, and this run would write over it; move it away, or "
+                "put what you added into the writer's card"
+            )
+            raise OutputConflictError(msg)
 
 
 def check_inputs(

@@ -31,5 +31,6 @@ _ALL: tuple[Index, ...] = (
 
 INDEXES: Mapping[str, Index] = {index.name: index for index in _ALL}
 """All of them, in the order in which they are written."""
-DEFAULT: tuple[str, ...] = ()
-"""Those that an export has if nothing else is asked for."""
+DEFAULT: tuple[str, ...] = tuple(name for name in INDEXES if name != EnergonSqliteIndex.name)
+"""Those that an export has if nothing else is asked for: all but the one that costs more than the
+others together, and that plain loading does not need."""
