@@ -1,6 +1,7 @@
 """Exports with pixsieve: index, inspect, select, export, seal.
 
-Arguments: folder of tars, output folder, images per tar, decode check, workers.
+Arguments: folder of tars, output folder, images per tar, decode check, workers; and, where others
+than the default are wanted, index files and formats, by names with commas between.
 Reports ``<step>_cpu`` and ``<step>_wall`` of each step, workers' time included; ``cpu`` is the sum.
 """
 
@@ -13,6 +14,7 @@ from typing import Literal
 import stopwatch
 
 from pixsieve import LocalExecutor, Pipeline
+from pixsieve.export.indexes import DEFAULT
 from pixsieve.stages import ImageReaderStage, ImageWriterStage
 
 
@@ -22,6 +24,8 @@ def main(
     images_per_tar: int,
     decode_check: Literal["full", "header"],
     workers: int,
+    indexes: tuple[str, ...],
+    formats: tuple[str, ...],
 ) -> None:
     """Run the pipeline that keeps everything."""
     pipeline = Pipeline(name="benchmark")
@@ -32,6 +36,8 @@ def main(
             images_per_tar=images_per_tar,
             remove_image_data=True,
             deterministic_name=True,
+            indexes=indexes,
+            formats=formats,
         )
     )
     with stopwatch.seconds() as figures:
@@ -45,4 +51,9 @@ def main(
 
 if __name__ == "__main__":
     check: Literal["full", "header"] = "full" if sys.argv[4] == "full" else "header"
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), check, int(sys.argv[5]))
+    chosen = tuple(sys.argv[6].split(",")) if len(sys.argv) > 6 else DEFAULT
+    others = tuple(sys.argv[7].split(",")) if len(sys.argv) > 7 else ()
+    main(
+        sys.argv[1], sys.argv[2], int(sys.argv[3]), check, int(sys.argv[5]),
+        tuple(filter(None, chosen)), others,
+    )  # fmt: skip
