@@ -112,6 +112,9 @@ class Shard:
         for row in self.rows:
             if row["member_name"] in places:
                 row["member_offset"], row["member_size"] = places[row["member_name"]]
+            row["member_sizes"] = [
+                len(data) for name, data in self.members if name in row["members"]
+            ]
 
     def reface(self) -> None:
         """Set what the rows say of their image's bytes."""
@@ -141,9 +144,9 @@ class Export:
             pq.write_table(
                 table.replace_schema_metadata(shard.metadata), folder / f"{shard.name}.parquet"
             )
-        pq.write_table(
-            pa.Table.from_pylist(self.dropped, self.dropped_schema), folder / "dropped.parquet"
-        )
+        (folder / "dropped").mkdir(exist_ok=True)
+        table = pa.Table.from_pylist(self.dropped, self.dropped_schema)
+        pq.write_table(table, folder / "dropped" / "dropped.parquet")
         recipe, stages = RECIPE, STAGES
         if self.writer:
             recipe += f"  - ImageWriterStage: {json.dumps(self.writer)}\n"
@@ -183,7 +186,11 @@ class Export:
                 }
                 for shard in self.shards
             ],
-            "files": [{"name": path.name} for path in sorted(folder.iterdir())],
+            "files": [
+                {"name": str(path.relative_to(folder))}
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            ],
             "privacy": "metadata in images is kept as it was",
         }
         write_manifest(folder, manifest)
@@ -389,6 +396,7 @@ def odd_captions() -> Export:
         ("u.txt", b"\xff\xfe")
     )  # not UTF-8: no column of text can hold it
     export.shards[0].rows[1]["members"].append("u.txt")
+    export.shards[0].place()
     return export
 
 
@@ -422,7 +430,6 @@ SOUND = {
     "splits and buckets": in_buckets,
     "shards dealt evenly": dealt,
     "shards cut by bytes": cut_by_bytes,
-    "empty and undecodable captions": odd_captions,
     "an original that a later stage dropped": dropped_later,
     "originals in another dataset": dropped_for_another_dataset,
 }
@@ -443,6 +450,35 @@ def test_a_sound_export_has_no_finding(name: str, tmp_path: Path) -> None:
     )
     assert report.checked.files == 2 * len(export.shards) + 2
     assert report.unchecked == ()
+
+
+def test_a_caption_that_no_column_can_hold_is_a_warning(tmp_path: Path) -> None:
+    report = verify(odd_captions().write(tmp_path / "out"))
+    assert [(f.severity, f.rule, f.member) for f in report.findings] == [
+        ("warning", "text-encoding", "u.txt")
+    ]
+    assert report.ok
+
+
+def older(export: Export) -> Export:
+    """Without the columns that came later, and with ``dropped.parquet`` at the root."""
+    for shard in export.shards:
+        names = ("bucket", "member_sizes")
+        shard.schema = pa.schema([each for each in SIDECAR if each.name not in names])
+        for row in shard.rows:
+            del row["bucket"], row["member_sizes"]
+    return export
+
+
+def test_an_older_export_is_sound(tmp_path: Path) -> None:
+    out = older(sound()).write(tmp_path / "out")
+    (out / "dropped" / "dropped.parquet").rename(out / "dropped.parquet")
+    (out / "dropped").rmdir()
+    manifest = json.loads((out / "manifest.json").read_bytes())
+    for each in manifest["files"]:
+        each["name"] = each["name"].rpartition("/")[2]
+    write_manifest(out, manifest)
+    assert verify(out).findings == ()
 
 
 def test_a_score_column_is_said_to_be_unchecked(tmp_path: Path) -> None:
@@ -1319,7 +1355,7 @@ def a_sidecar_missing(out: Path) -> None:
 
 @damage("file-missing")
 def the_dropped_table_missing(out: Path) -> None:
-    (out / "dropped.parquet").unlink()
+    (out / "dropped" / "dropped.parquet").unlink()
 
 
 @damage("file-size", "file-sha256")
@@ -1335,7 +1371,7 @@ def a_sidecar_of_garbage(out: Path) -> None:
 
 @damage("dropped-unreadable")
 def a_dropped_table_of_garbage(out: Path) -> None:
-    rewrite(out / "dropped.parquet", lambda data: data[: len(data) // 2])
+    rewrite(out / "dropped" / "dropped.parquet", lambda data: data[: len(data) // 2])
     seal(out)
 
 
@@ -1405,7 +1441,7 @@ def test_hidden_files_that_are_no_leftovers_are_left_alone(tmp_path: Path) -> No
 def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
     out = sound(1).write(tmp_path / "out")
     rng = random.Random(1)
-    for path in sorted(out.iterdir()):
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
         whole = path.read_bytes()
         if path.name == "manifest.json":
             continue  # it is not listed in itself: see the test of all its bits
@@ -1416,7 +1452,8 @@ def test_any_flipped_bit_is_found(tmp_path: Path) -> None:
             )
             report = verify(out, load=False, decode=False)
             assert "file-sha256" in rules(report), (path.name, at)
-            assert {f.file for f in report.findings if f.rule == "file-sha256"} == {path.name}
+            found = {f.file for f in report.findings if f.rule == "file-sha256"}
+            assert found == {str(path.relative_to(out))}
         path.write_bytes(whole)
 
 
@@ -1685,7 +1722,7 @@ def test_the_json_has_the_whole_report(tmp_path: Path) -> None:
     assert data["ok"] is False
     assert data["checked"]["samples"] == 3
     assert data["findings"][0]["rule"] == "image-undecodable"
-    assert data.keys() == {"ok", "path", "kind", "findings", "checked", "unchecked"}
+    assert data.keys() == {"ok", "path", "kind", "findings", "checked", "loaders", "unchecked"}
 
 
 def test_errors_stand_before_warnings(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pixsieve.verify.manifest import Manifest
     from pixsieve.verify.shard import ShardResult
 
-DROPPED_NAME = "dropped.parquet"
+DROPPED_NAMES = ("dropped/dropped.parquet", "dropped.parquet")
+"""Where it lies, and where it lay in older exports."""
 
 End = tuple[str | None, str, str]
 """The stage, status and reason with which a sample ended."""
@@ -96,24 +97,29 @@ def check_dropped(
     folder: Path, manifest: Manifest | None, results: Sequence[ShardResult], findings: Findings
 ) -> None:
     """Check ``dropped.parquet`` against the manifest and against what was kept."""
-    path = folder / DROPPED_NAME
-    if not path.is_file():
+    listed = manifest.listed() if manifest else {}
+    names = [each for each in DROPPED_NAMES if each in listed] or DROPPED_NAMES
+    name = next((each for each in names if (folder / each).is_file()), None)
+    if name is None:
         return  # the check of the manifest's files says so
+    path = folder / name
     try:
         faults = schema_faults(schema_of(path), DROPPED)
         for fault in faults:
-            findings.add("dropped-schema", DROPPED_NAME, fault)
+            findings.add("dropped-schema", name, fault)
         if faults:
             return
-        ends = _check_rows(path, results, findings)
+        ends = _check_rows(path, name, results, findings)
     except UnreadableTableError as error:
-        findings.add("dropped-unreadable", DROPPED_NAME, str(error))
+        findings.add("dropped-unreadable", name, str(error))
         return
     if manifest is not None:
-        _check_reasons(manifest, ends, findings)
+        _check_reasons(manifest, ends, name, findings)
 
 
-def _check_rows(path: Path, results: Sequence[ShardResult], findings: Findings) -> Counter[End]:
+def _check_rows(
+    path: Path, name: str, results: Sequence[ShardResult], findings: Findings
+) -> Counter[End]:
     """Check every row; return how many ended with which stage, status and reason."""
     ends: Counter[End] = Counter()
     ids, copied = array("Q"), array("Q")
@@ -125,7 +131,7 @@ def _check_rows(path: Path, results: Sequence[ShardResult], findings: Findings) 
         if row["status"] not in {Status.DROPPED, Status.FAILED}:
             findings.add(
                 "dropped-status",
-                DROPPED_NAME,
+                name,
                 f"status is {row['status']!r}, expected dropped or failed",
                 member=row["image_id"],
             )
@@ -136,23 +142,23 @@ def _check_rows(path: Path, results: Sequence[ShardResult], findings: Findings) 
     # without every sidecar it cannot be told what was kept
     whole = all(result.columns is not None for result in results)
     gone = set(np.setdiff1d(np.frombuffer(copied, np.uint64), kept).tolist()) if whole else set()
-    _check_ids(path, both, twice, findings)
-    _check_copies(path, gone, findings)
+    _check_ids(path, name, both, twice, findings)
+    _check_copies(path, name, gone, findings)
     return ends
 
 
-def _check_ids(path: Path, both: set[int], twice: set[int], findings: Findings) -> None:
+def _check_ids(path: Path, name: str, both: set[int], twice: set[int], findings: Findings) -> None:
     if not both and not twice:
         return
     for row in rows_of(path, ["image_id"]):
-        name = row["image_id"] or ""
-        if digest(name) in both:
-            findings.add("dropped-and-kept", DROPPED_NAME, "is in a sidecar too", member=name)
-        if digest(name) in twice:
-            findings.add("dropped-twice", DROPPED_NAME, "has more than one row", member=name)
+        image = row["image_id"] or ""
+        if digest(image) in both:
+            findings.add("dropped-and-kept", name, "is in a sidecar too", member=image)
+        if digest(image) in twice:
+            findings.add("dropped-twice", name, "has more than one row", member=image)
 
 
-def _check_copies(path: Path, gone: set[int], findings: Findings) -> None:
+def _check_copies(path: Path, name: str, gone: set[int], findings: Findings) -> None:
     """Check copies whose original was not kept: only another stage may have dropped it since.
 
     The original of a copy whose evidence has ``against`` is in another dataset.
@@ -176,7 +182,7 @@ def _check_copies(path: Path, gone: set[int], findings: Findings) -> None:
             )
         else:
             continue
-        findings.add("duplicate-of", DROPPED_NAME, message, member=row["image_id"])
+        findings.add("duplicate-of", name, message, member=row["image_id"])
 
 
 def _is_elsewhere(evidence: str | None) -> bool:
@@ -188,7 +194,7 @@ def _is_elsewhere(evidence: str | None) -> bool:
     return isinstance(found, dict) and "against" in found
 
 
-def _check_reasons(manifest: Manifest, ends: Counter[End], findings: Findings) -> None:
+def _check_reasons(manifest: Manifest, ends: Counter[End], name: str, findings: Findings) -> None:
     stated: Counter[End] = Counter()
     for reason in manifest.reasons:
         if reason.status != Status.KEPT:
@@ -197,7 +203,7 @@ def _check_reasons(manifest: Manifest, ends: Counter[End], findings: Findings) -
         if stated[end] != ends[end]:
             findings.add(
                 "counts-reasons",
-                DROPPED_NAME,
+                name,
                 f"has {ends[end]:,} rows for stage, status and reason {end}, "
                 f"the manifest says {stated[end]:,}",
             )
@@ -209,7 +215,7 @@ def _check_reasons(manifest: Manifest, ends: Counter[End], findings: Findings) -
         if found != count:
             findings.add(
                 "counts-reasons",
-                DROPPED_NAME,
+                name,
                 f"has {found:,} {status} rows, the manifest counts {count:,}",
             )
 

@@ -74,6 +74,7 @@ RULES: dict[str, Rule] = {
     "counts-indexed": _own("indexed = kept + dropped + failed = the samples of all inputs"),
     "counts-reasons": _own("dropped.parquet has the manifest's rows for each stage and reason"),
     "recipe-differs": _own("recipe.yaml says what the manifest's recipe says"),
+    "format-missing": _own("each other format that the recipe asks for is there"),
     "dropped-unreadable": _own("dropped.parquet can be read"),
     "dropped-schema": _own("dropped.parquet has the columns and types of its format"),
     "dropped-status": _own("a row of dropped.parquet is dropped or failed"),
@@ -103,6 +104,10 @@ RULES: dict[str, Rule] = {
     "extension-format": _minor("an image's extension is that of its true format"),
     "image-missing": _minor("every sample has an image"),
     "image-not-first": _own("a sample's first member is its image"),
+    "text-encoding": Rule(
+        "a .txt member is UTF-8, without a byte order mark", "warning", "warning"
+    ),
+    "json-invalid": Rule("a .json member is a JSON object in UTF-8", "warning", "warning"),
     "image-undecodable": Rule("every image decodes completely"),
     "image-too-large": Rule(
         "images are within the limits of what is decoded", "warning", "warning"
@@ -124,6 +129,7 @@ RULES: dict[str, Rule] = {
     "column-member-offset": _own("member_offset is the image's first data byte in the tar"),
     "column-member-size": _own("member_size is the image's size in bytes"),
     "column-members": _own("members are the names of the sample's members in tar order"),
+    "column-member-sizes": _own("member_sizes are the sizes of the sample's members in tar order"),
     "column-sha256": _own("sha256 is that of the image's bytes"),
     "column-caption": Rule("caption is the text of the .txt member, where there is one"),
     "column-format": _own("format is the image's true format"),
@@ -133,6 +139,14 @@ RULES: dict[str, Rule] = {
     "column-original": _own("what was copied has its original's sha256 and format"),
     "column-split": _own("split is that of the shard"),
     "column-bucket": _own("bucket is that of the shard"),
+    # index files
+    "index-card": _minor("the card's front matter has the tars, splits, counts and columns"),
+    "index-wids": Rule("a list for wids has each tar with its samples, size and digest"),
+    "index-dali": Rule("X.idx has each sample's members with offset, size and name"),
+    "index-energon": Rule("X.tar.idx and .nv-meta have the tars, splits, samples and offsets"),
+    "index-litdata": Rule("LitData's index has each sidecar with its rows and size"),
+    "index-croissant": _minor("croissant.json has the tars, sidecars, digests and columns"),
+    "index-frictionless": _minor("datapackage.json has the tars, sidecars, digests and columns"),
     # the loaders
     "load-failed": Rule("webdataset, and each loader that is named, reads all to its end"),
     "load-differs": Rule("webdataset, and each loader that is named, finds the same samples"),

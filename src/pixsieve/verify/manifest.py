@@ -24,6 +24,21 @@ FORMAT_VERSION = 1
 RECIPE = "recipe.yaml"
 WRITER = "ImageWriterStage"
 
+_INDEXES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "wids": ("", ("wids.json",)),
+    "dali": (".idx", ()),
+    "energon": (
+        ".tar.idx",
+        (".nv-meta/.info.json", ".nv-meta/dataset.yaml", ".nv-meta/split.yaml"),
+    ),
+    "energon_sqlite": ("", (".nv-meta/index.sqlite",)),
+    "litdata": ("", ("index.json",)),
+    "croissant": ("", ("croissant.json",)),
+    "frictionless": ("", ("datapackage.json",)),
+}
+"""By the writer's name of each: its ending beside a tar, and its files. A card may be somebody's
+own, which the manifest does not list."""
+
 _DIGEST_LINE = b' "sha256":'
 _NAME = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+)-(?P<hash>[A-Za-z0-9]+)-(?P<index>[0-9]{6,})\.tar")
 _NUMBERED = re.compile(r"(?P<prefix>.*?)(?P<index>[0-9]+)\.tar", re.DOTALL)
@@ -188,8 +203,8 @@ def _check_names(manifest: Manifest, findings: Findings) -> bool:
     faults += [
         f"has the shard {name!r} {count} times" for name, count in shards.items() if count > 1
     ]
-    if "dropped.parquet" not in names:
-        faults.append("does not list dropped.parquet")
+    if not {"dropped/dropped.parquet", "dropped.parquet"} & names.keys():
+        faults.append("does not list dropped/dropped.parquet")
     for fault in faults:
         findings.add("manifest-name", MANIFEST, fault)
     return safe
@@ -217,6 +232,26 @@ def check_counts(manifest: Manifest, findings: Findings) -> None:
         findings.add(
             "counts-kept", MANIFEST, f"kept is {counts.kept:,}, its shards have {listed:,} samples"
         )
+
+
+def check_asked_for(manifest: Manifest, findings: Findings) -> None:
+    """Check that the index files and the formats that the recipe asks for are listed."""
+    if manifest.recipe is None:
+        return
+    listed = manifest.listed()
+    for name in _texts(manifest.recipe.writes("indexes")):
+        suffix, files = _INDEXES.get(name, ("", ()))
+        stems = [shard.tar.removesuffix(".tar") for shard in manifest.shards] if suffix else []
+        for file in (*files, *(f"{stem}{suffix}" for stem in stems)):
+            if file not in listed:
+                findings.add(f"index-{name.partition('_')[0]}", file, "the recipe asks for it")
+    for name in _texts(manifest.recipe.writes("formats")):
+        if not any(file.startswith(f"{name}/") for file in listed):
+            findings.add("format-missing", name, "the recipe asks for it, no file is listed")
+
+
+def _texts(value: object) -> list[str]:
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list) else []
 
 
 def check_recipe(folder: Path, recipe: Recipe, findings: Findings) -> None:

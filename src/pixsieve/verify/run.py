@@ -25,6 +25,13 @@ from pixsieve.errors import (
 )
 from pixsieve.schema import SIDECAR
 from pixsieve.verify import accounts
+from pixsieve.verify.card import check_card
+from pixsieve.verify.described import (
+    Described,
+    check_described,
+    energon_numbers,
+    states_md5,
+)
 from pixsieve.verify.findings import (
     LIMIT_PER_FILE,
     Checked,
@@ -37,6 +44,7 @@ from pixsieve.verify.manifest import (
     MANIFEST,
     Manifest,
     Shard,
+    check_asked_for,
     check_counts,
     check_foreign_names,
     check_own_names,
@@ -54,6 +62,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Takes the number of shards that are done, that of all, and the name of the last one."""
 
+_LOOSE = frozenset({"imagefolder"})
+"""Folders of formats with a file for each image, which the manifest does not list."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 
 
@@ -128,11 +138,11 @@ def _verify(
 ) -> VerifyReport:
     target, findings = _target(path)
     tasks = _tasks(target, sample, decode=decode, load=load)
-    checked = Checked()
+    checked, digests = Checked(), dict[str, str]()
     if target.whole:
-        checked += _check_folder(target, findings)
+        checked, digests = _check_folder(target, findings)
     results = _run(tasks, workers, progress or _silent)
-    _check_results(target, results, findings)
+    _check_results(target, results, digests, findings)
     for result in results:
         checked += result.checked
     found = [*findings.result(), *(finding for result in results for finding in result.findings)]
@@ -231,6 +241,8 @@ def _tasks(target: _Target, sample: float, *, decode: bool, load: bool) -> list[
     walked = {tar for _, tar in ranked[:count]}
     share = min(1.0, sample * len(target.shards) / count)
     listed = target.manifest.listed() if target.manifest else {}
+    md5 = target.whole and states_md5(target.folder)
+    energon = energon_numbers(target.folder)
     return [
         ShardTask(
             folder=str(target.folder),
@@ -247,6 +259,8 @@ def _tasks(target: _Target, sample: float, *, decode: bool, load: bool) -> list[
             share=share,
             decode=decode,
             load=load,
+            md5=md5,
+            energon=energon.get(shard.tar),
         )
         for shard in target.shards
     ]
@@ -255,26 +269,33 @@ def _tasks(target: _Target, sample: float, *, decode: bool, load: bool) -> list[
 # -- the folder -------------------------------------------------------------------------------
 
 
-def _check_folder(target: _Target, findings: Findings) -> Checked:
-    """Check all but the shards: the manifest's own sums, names, other files and strangers."""
-    checked = Checked()
+def _check_folder(target: _Target, findings: Findings) -> tuple[Checked, dict[str, str]]:
+    """Check all but the shards: the manifest's own sums, names, other files and strangers.
+
+    Return what was read, and the SHA-256 of each file that was.
+    """
+    checked, digests = Checked(), dict[str, str]()
     if not target.own:
         check_foreign_names([shard.tar for shard in target.shards], findings)
-        return checked
+        return checked, digests
     manifest = target.manifest
     check_own_names(target.shards, manifest, findings)
     _check_strangers(target, findings)
     if manifest is None:
-        return checked
+        return checked, digests
     check_counts(manifest, findings)
     check_sizes(manifest, findings)
+    check_asked_for(manifest, findings)
     if manifest.recipe is not None:
         check_recipe(target.folder, manifest.recipe, findings)
     in_shards = {name for shard in manifest.shards for name in (shard.tar, shard.sidecar)}
     for name, listed in manifest.listed().items():
         if name not in in_shards:
-            checked += check_file(target.folder, name, listed, findings, content=True)
-    return checked
+            more, found = check_file(target.folder, name, listed, findings, content=True)
+            checked += more
+            if found is not None:
+                digests[name] = found
+    return checked, digests
 
 
 def _check_strangers(target: _Target, findings: Findings) -> None:
@@ -302,6 +323,24 @@ def _check_strangers(target: _Target, findings: Findings) -> None:
             )
         else:
             findings.add("file-stranger", name, "is not in the manifest")
+    if manifest is not None:
+        _check_below(target.folder, manifest, findings)
+
+
+def _check_below(folder: Path, manifest: Manifest, findings: Findings) -> None:
+    """Look for what does not belong in the sub-folders that the manifest has files of.
+
+    A folder with a file for each image lists only those that describe them.
+    """
+    listed = manifest.listed()
+    for top in sorted({name.partition("/")[0] for name in listed if "/" in name}):
+        for path in sorted((folder / top).rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.name.startswith(".") and path.name.endswith(".tmp"):
+                text = "is left from a write that did not finish; it can be deleted"
+                findings.add("file-leftover", name, text)
+            elif path.is_file() and name not in listed and top not in _LOOSE:
+                findings.add("file-stranger", name, "is not in the manifest")
 
 
 # -- the shards -------------------------------------------------------------------------------
@@ -342,9 +381,25 @@ def _silent(done: int, total: int, name: str) -> None:
     """Tell nobody."""
 
 
-def _check_results(target: _Target, results: Sequence[ShardResult], findings: Findings) -> None:
+def _check_results(
+    target: _Target,
+    results: Sequence[ShardResult],
+    digests: dict[str, str],
+    findings: Findings,
+) -> None:
     accounts.check_unique(results, findings)
     accounts.check_schemas(results, findings)
+    if target.whole:
+        known = Described(
+            folder=target.folder,
+            own=target.own,
+            results=results,
+            digests=digests | {name: sha for each in results for name, sha in each.digests.items()},
+            listed=frozenset(target.manifest.listed() if target.manifest else ()),
+            findings=findings,
+        )
+        check_described(known)
+        check_card(known)
     if not target.own or not target.whole:
         return
     if target.manifest is not None:

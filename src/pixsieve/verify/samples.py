@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import msgspec
 import simplejpeg
 
 from pixsieve.image import FORMATS, ImageLimits, ImageProblemError, check_decode, probe
@@ -15,6 +17,8 @@ from pixsieve.verify.findings import Checked
 from pixsieve.verify.sidecars import split_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from pixsieve.image import ImageHeader
     from pixsieve.scorers.guard import Guard
     from pixsieve.verify.tars import Member, Report
@@ -108,9 +112,22 @@ class SampleCheck:
             if header is not None:
                 facts[member.name] = header
                 checked += Checked(decoded=int(self.decode))
-        if row is not None and "caption" in row:
-            self._caption(sample, row["caption"], file)
+        self._texts(sample, row, file)
         return facts, checked
+
+    def _texts(self, sample: Sample, row: Row | None, file: BinaryIO) -> None:
+        """Check the caption and the json as loaders read them, and the caption's column."""
+        first: dict[str, bytes] = {}
+        for member in sample.members:
+            extension = split_name(member.name)[1].lower()
+            if extension in ("txt", "json") and member.size <= self.limits.max_bytes:
+                data = _read(file, member)
+                first.setdefault(extension, data)
+                rule, fault = _TEXT_CHECKS[extension]
+                if text := fault(data):
+                    self.tar_finding(rule, text, member.name)
+        if row is not None and "caption" in row and "txt" in first:
+            self._caption(sample, row["caption"], first["txt"])
 
     def _image(self, data: bytes, member: Member) -> ImageHeader | None:
         """Check an image by itself; return its header, None if it is not sound."""
@@ -140,11 +157,7 @@ class SampleCheck:
             )
         return second
 
-    def _caption(self, sample: Sample, caption: str | None, file: BinaryIO) -> None:
-        texts = [member for member in sample.members if split_name(member.name)[1].lower() == "txt"]
-        if not texts or texts[0].size > self.limits.max_bytes:
-            return
-        data = _read(file, texts[0])
+    def _caption(self, sample: Sample, caption: str | None, data: bytes) -> None:
         text = data.decode("utf-8", "replace")
         # null may stand for an empty text, for one that is not UTF-8 and so cannot be there, and
         # for one that is longer than columns hold
@@ -168,6 +181,9 @@ class SampleCheck:
         if self.own:
             names = [member.name for member in sample.members]
             self._same("column-members", row, "members", names, sample.key)
+            if "member_sizes" in row and row["members"] == names:
+                sizes = [member.size for member in sample.members]
+                self._same("column-member-sizes", row, "member_sizes", sizes, sample.key)
         if not images:
             return
         named = [member for member in images if member.name == row.get("member_name")]
@@ -203,6 +219,34 @@ class SampleCheck:
     def _same(self, rule: str, row: Row, column: str, found: object, key: str) -> None:
         if row[column] != found:
             self.row_finding(rule, f"{column} is {_short(row[column])}, found {_short(found)}", key)
+
+
+def _text_fault(data: bytes) -> str:
+    """Say what is wrong with a text for a loader that decodes it as UTF-8, if anything."""
+    if data.startswith(codecs.BOM_UTF8):
+        return "starts with a byte order mark, which loaders take for text"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8 at byte {error.start:,}"
+    return ""
+
+
+def _json_fault(data: bytes) -> str:
+    """Say why loaders would not read a json member as an object, if so."""
+    if data.startswith(codecs.BOM_UTF8):
+        return "starts with a byte order mark, which no parser of JSON takes"
+    try:
+        found = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return f"is no JSON: {error}"
+    return "" if isinstance(found, dict) else f"is a {type(found).__name__}, not an object"
+
+
+_TEXT_CHECKS: dict[str, tuple[str, Callable[[bytes], str]]] = {
+    "txt": ("text-encoding", _text_fault),
+    "json": ("json-invalid", _json_fault),
+}
 
 
 def _second_opinion(data: bytes, header: ImageHeader) -> ImageHeader:

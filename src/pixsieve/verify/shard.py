@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from pixsieve.verify.findings import Checked, Finding, Findings
+from pixsieve.verify.indexes import check_beside
 from pixsieve.verify.samples import Sample, SampleCheck
 from pixsieve.verify.sidecars import LATER, Sidecar, UnreadableTableError, split_name
 from pixsieve.verify.tars import members
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pixsieve.image import ImageHeader
     from pixsieve.scorers.guard import Guard
     from pixsieve.verify.samples import Row
+    from pixsieve.verify.tars import Member
 
 _FATAL = frozenset({"tar-cut", "tar-damaged", "tar-trailing-data"})
 
@@ -54,6 +57,8 @@ class ShardTask:
         share: Share of the samples whose content is checked, above 0 and at most 1.
         decode: Whether images are decoded.
         load: Whether the webdataset library reads it too.
+        md5: Whether the tar's MD5 is needed, which some index files state.
+        energon: The tar's number in Energon's database; None if it has none.
     """
 
     folder: str
@@ -68,6 +73,8 @@ class ShardTask:
     share: float = 1.0
     decode: bool = True
     load: bool = True
+    md5: bool = False
+    energon: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +87,9 @@ class ShardResult:
         columns: Names and types of the sidecar's columns; None if there is no readable sidecar.
         samples: Samples of the tar, or rows of the sidecar where the tar was not read.
         unchecked: What could not be checked.
+        parts: How many samples have a member of each extension; None if the tar was not read.
+        digests: SHA-256 by name of the files that were read whole.
+        md5: The tar's, if it was asked for.
     """
 
     task: ShardTask
@@ -90,6 +100,9 @@ class ShardResult:
     columns: tuple[tuple[str, str], ...] | None
     samples: int
     unchecked: tuple[str, ...]
+    parts: dict[str, int] | None = None
+    digests: dict[str, str] = field(default_factory=dict)
+    md5: str | None = None
 
 
 def digest(text: str) -> int:
@@ -111,28 +124,31 @@ def chosen(name: str, share: float) -> bool:
 
 def check_file(
     folder: Path, name: str, listed: ListedFile | None, findings: Findings, *, content: bool
-) -> Checked:
+) -> tuple[Checked, str | None]:
     """Compare one file with what the manifest says of it, if anything.
 
     It is read only for ``content``, then to its end in any case: all of it must be readable.
+
+    Returns:
+        What was read, and the file's SHA-256 if it was.
     """
     path = folder / name
     if not path.is_file():
         if listed is not None:
             findings.add("file-missing", name, "the manifest lists this file, it is not there")
-        return Checked()
+        return Checked(), None
     size = path.stat().st_size
     if listed is not None and size != listed.size:
         findings.add("file-size", name, f"has {size:,} bytes, the manifest says {listed.size:,}")
     if not content:
-        return Checked()
+        return Checked(), None
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if listed is not None and found != listed.sha256:
         findings.add(
             "file-sha256", name, f"has the SHA-256 {found}, the manifest says {listed.sha256}"
         )
-    return Checked(files=1, bytes=size)
+    return Checked(files=1, bytes=size), found
 
 
 def names_in(task: ShardTask) -> Iterator[tuple[str, str]]:
@@ -157,6 +173,11 @@ def names_in(task: ShardTask) -> Iterator[tuple[str, str]]:
                 last = key
     elif sidecar is not None:
         yield from (("key", key) for key in sidecar.keys if key is not None)
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _ignore(rule: str, message: str, member: str | None) -> None:
@@ -185,12 +206,19 @@ class _ShardCheck:
         self.positions: dict[str, int] = {}  # row of each key
         self.matched: set[int] = set()  # rows that have their sample
         self.next_row = 0
+        self.members: list[Member] = []  # of the tar, in order
+        self.end: int | None = None  # of the last one; None if the tar cannot be read so far
+        self.parts: Counter[str] = Counter()  # samples with a member of each extension
 
     def run(self) -> ShardResult:
         task = self.task
+        read: dict[str, str] = {}
         for name in filter(None, (task.tar, task.sidecar)):
             listed = task.listed.get(name)
-            self.checked += check_file(self.folder, name, listed, self.findings, content=task.walk)
+            checked, found = check_file(self.folder, name, listed, self.findings, content=task.walk)
+            self.checked += checked
+            if found is not None:
+                read[name] = found
         sidecar = self._sidecar()
         if sidecar is not None and self._comparable(sidecar):
             self.rows = sidecar
@@ -218,6 +246,9 @@ class _ShardCheck:
             columns=tuple((f.name, str(f.type)) for f in sidecar.schema) if sidecar else None,
             samples=samples,
             unchecked=tuple(self.unchecked),
+            parts=dict(self.parts) if walked else None,
+            digests=read,
+            md5=_md5(tar) if walked and task.md5 else None,
         )
 
     # -- the sidecar --------------------------------------------------------------------------
@@ -243,7 +274,7 @@ class _ShardCheck:
         if self.task.own:
             return sidecar.check_contract(
                 lambda rule, text: self.findings.add(rule, name, text),
-                without=() if self.task.bucket else LATER,
+                without=[name for name in LATER if name != "bucket" or not self.task.bucket],
             )
         if not sidecar.keys and sidecar.rows:
             self.unchecked.append(
@@ -344,8 +375,18 @@ class _ShardCheck:
         for key, index in self.positions.items():
             if index not in self.matched:
                 self._row_finding("sidecar-row-extra", "has a row, but no sample in the tar", key)
+        if self.end is not None:
+            check_beside(
+                self.folder, task.tar, self.members, self.end, task.energon, self._index_finding
+            )
         if task.load:
             self._load(path)
+
+    def _index_finding(self, rule: str, file: str, message: str, key: str | None) -> None:
+        self.findings.add(rule, file, message, member=key)
+
+    def _set_end(self, position: int) -> None:
+        self.end = position
 
     def _index_rows(self) -> None:
         for index, key in enumerate(self.rows.keys if self.rows else ()):
@@ -360,7 +401,14 @@ class _ShardCheck:
         names: set[int] = set()
         keys: set[int] = set()
         sample: Sample | None = None
-        for member in members(file, size, strict=self.task.own, report=self._tar_finding):
+        for member in members(
+            file,
+            size,
+            strict=self.task.own,
+            report=self._tar_finding,
+            at_end=self._set_end,
+        ):
+            self.members.append(member)
             key, extension = split_name(member.name)
             if not extension or not key or member.name.startswith("/") or ".." in key.split("/"):
                 self._tar_finding(
@@ -391,6 +439,7 @@ class _ShardCheck:
             yield sample
 
     def _check(self, sample: Sample, check: SampleCheck, file: BinaryIO) -> None:
+        self.parts.update({split_name(member.name)[1] for member in sample.members})
         images = check.names(sample)
         row = self._row(sample.key)
         facts: dict[str, ImageHeader] = {}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT_VERSION = 1
-LATER = ("bucket",)
+LATER = ("bucket", "member_sizes")
 """Columns that an older sidecar does not have."""
 _CHUNK = 1024
 _NAMES = ("image_id", "key", "member_name", "split", "bucket")

@@ -32,11 +32,15 @@ Report = Callable[[str, str, str | None], None]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file in a tar: its name, and where its data lies, in bytes from the tar's start."""
+    """A regular file in a tar: its name, and where its data lies, in bytes from the tar's start.
+
+    ``header`` is where its first header block starts, an extended one if it has some.
+    """
 
     name: str
     offset: int
     size: int
+    header: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,14 @@ class _BadTarError(Exception):
         self.message = message
 
 
-def members(file: BinaryIO, size: int, *, strict: bool, report: Report) -> Iterator[Member]:
+def members(
+    file: BinaryIO,
+    size: int,
+    *,
+    strict: bool,
+    report: Report,
+    at_end: Callable[[int], None] = lambda _: None,
+) -> Iterator[Member]:
     """Yield the regular files of a tar in order.
 
     Args:
@@ -65,6 +76,8 @@ def members(file: BinaryIO, size: int, *, strict: bool, report: Report) -> Itera
         strict: Whether headers and padding must be exactly what pixsieve writes.
         report: Called with (rule, message, member) for each fault; reading ends at the first one
             that leaves no way on.
+        at_end: Called with the place where the blocks start that end the tar, if it can be read so
+            far.
     """
     position = 0
     try:
@@ -79,7 +92,7 @@ def members(file: BinaryIO, size: int, *, strict: bool, report: Report) -> Itera
                     if strict:
                         _check_strict(header, info, report)
                     if info.isreg() and not info.issparse():
-                        yield Member(info.name, info.offset_data, info.size)
+                        yield Member(info.name, info.offset_data, info.size, position)
                     elif strict or not info.isdir():
                         report(
                             "member-kind",
@@ -89,6 +102,7 @@ def members(file: BinaryIO, size: int, *, strict: bool, report: Report) -> Itera
                     position = tar.offset
                     tar.members.clear()  # type: ignore[attr-defined]  # else it keeps every member
                     header = _header(file, position, size)
+        at_end(position)
         _check_end(file, position, size, strict=strict, report=report)
     except _BadTarError as error:
         report(error.rule, error.message, None)
