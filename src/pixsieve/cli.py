@@ -381,9 +381,10 @@ def pixsieve() -> None:
         help="Of images that are converted to JPEG or WebP.",
     ),
     _option(
-        "--member-names", type=click.Choice(["id", "sequential"]), default="id", heading="Writing",
-        help="Name images in the tars by their ids, which stay the same when images come or go, or "
-        "by running numbers.",
+        "--member-names", type=click.Choice(["id", "sequential", "key"]), default="id",
+        heading="Writing", help="Name images in the tars by their ids, which stay the same when "
+        "images come or go, by running numbers, or by the keys that they had, where these are safe "
+        "and unique.",
     ),
     _option(
         "--members", type=click.Choice(["as_found", "uniform"]), default="as_found",

@@ -22,6 +22,7 @@ from pixsieve import schema
 from pixsieve.errors import RunError
 from pixsieve.export import tar
 from pixsieve.export.contents import Contents, tally, together
+from pixsieve.export.naming import lasting
 from pixsieve.fingerprint import fingerprint
 from pixsieve.storage import LocalStorage, tables
 
@@ -183,17 +184,22 @@ def plan_export(
     )
     shards = []
     contents = []
+    kept_keys = None
+    if writer.member_names == "key":
+        kept_keys = lasting((rows["key"] for rows in _located(parts, ("key",))), order)
     width = max(9, len(str(len(order))))
     for first, last, rows in _heaps(parts, extra, rank_of, borders, columns, folder):
         for number in range(first, last):
             split, bucket, index = shard_names[number]
             start, stop = int(borders[number]), int(borders[number + 1])
             table = rows.slice(start - int(borders[first]), stop - start)
-            keys = (
-                table["image_id"]
-                if writer.member_names == "id"
-                else pa.array([f"{rank:0{width}d}" for rank in range(start, stop)])
-            )
+            if writer.member_names == "sequential":
+                keys = pa.array([f"{rank:0{width}d}" for rank in range(start, stop)])
+            elif kept_keys is None:
+                keys = table["image_id"]
+            else:
+                keep = pa.array(kept_keys[start:stop])
+                keys = pc.if_else(keep, table["key"], table["image_id"])
             given = {
                 "new_key": keys,
                 "split": pa.repeat(pa.scalar(split, pa.string()), len(table)),

@@ -41,7 +41,8 @@ class ImageWriterStage(WriteStage):
         image_format: ``"jpeg"`` copies JPEG byte for byte and encodes all else as JPEG; ``"png"``
             and ``"webp"`` likewise; ``"keep"`` copies every supported format.
         member_names: ``"id"`` names members by ``image_id``; ``"sequential"`` by a running number
-            over the whole export.
+            over the whole export; ``"key"`` by the key in the source, where all loaders would take
+            it and no other sample has it, else by ``image_id``.
         prefix: First part of file names; letters, digits, ``_`` and ``-``.
         deterministic_name: Names hold a digest of the export's content; ``False``: a random id.
         remove_image_data: ``True``: nothing offers image bytes after the run. ``False``:
@@ -66,7 +67,7 @@ class ImageWriterStage(WriteStage):
     max_bytes_per_tar: int | None = None
     shards_multiple_of: int = 1
     image_format: ImageFormat = "jpeg"
-    member_names: Literal["id", "sequential"] = "id"
+    member_names: Literal["id", "sequential", "key"] = "id"
     prefix: str = "images"
     deterministic_name: bool = True
     remove_image_data: bool = False
@@ -86,8 +87,8 @@ class ImageWriterStage(WriteStage):
                 f"{', '.join(_IMAGE_FORMATS)}{nearest(str(self.image_format), _IMAGE_FORMATS)}"
             )
             raise PlanError(msg)
-        if self.member_names not in ("id", "sequential"):
-            msg = f"member_names is {self.member_names!r}; expected 'id' or 'sequential'"
+        if self.member_names not in ("id", "sequential", "key"):
+            msg = f"member_names is {self.member_names!r}; expected 'id', 'sequential' or 'key'"
             raise PlanError(msg)
         check_fields(self)
         object.__setattr__(self, "output_dir", os.fspath(self.output_dir))
