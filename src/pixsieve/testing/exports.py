@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import itertools
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from pixsieve import image, schema
@@ -32,6 +35,83 @@ def members(number: int, *, json_value: object = None) -> dict[str, bytes]:
     if json_value is not None:
         found["json"] = json.dumps(json_value).encode()
     return found
+
+
+def plain(folder: Path, **about: Any) -> finished.Dataset:
+    """Write ten samples with captions and json into three shards."""
+    samples = [
+        members(number, json_value={"a": number, "b": number + 0.5, "t": ["x", "y"]})
+        for number in range(10)
+    ]
+    kind = {"a": "int", "b": "float", "t": ["string"]}
+    return finished_dataset(folder, samples, **({"json_type": kind} | about))
+
+
+def mixed(folder: Path, **about: Any) -> finished.Dataset:
+    """Write 12 samples that differ in all they may: formats, members, json, split, bucket, rows."""
+    samples = []
+    for number in range(12):
+        extension, name = list(_FORMATS.items())[number % len(_FORMATS)]
+        found = {extension: images.photo(number, 50 + number, 40, name)}
+        if number % 3:
+            found["txt"] = f"caption {number}".encode()
+        if number % 2:
+            odd = {"a": number if number % 4 == 1 else number + 0.5, "_type": "x"}
+            odd |= {"o": {"q": [{"z": 1}], "": 1}, "m": 1 if number == 1 else "s", "n": None}
+            found["json"] = json.dumps(odd).encode()
+        samples.append(found)
+    samples[4]["mask.png"] = images.photo(1, format="PNG", mode="L")
+    samples[7] |= {"cls": b"3", "xml": b"<a/>", "txt.gz": gzip.compress(b"hello", mtime=0)}
+    samples[10] |= {"npy": _array(), "meta.json": b'{"k": 1}', "jpg_2": b"x", "json.gz": b"x"}
+    samples[10]["json.gz"] = gzip.compress(b'{"a": 1}', mtime=0)
+    rows = [
+        {
+            "embedding": [0.5, -0.5, float(number)],
+            "tags": ["a", "b"][: number % 3],
+            "ok": None if number % 3 == 0 else bool(number % 2),
+            "likes": None if number == 0 else 2**40 + number,
+            "score": float("nan") if number == 1 else 0.5 * number,
+            "pdq": b"\x00\xffab",
+            'we: ird/#|"\u00e9': "z" if number else None,
+            "license": ["CC0", None, "CC-BY | 4.0"][number % 3],
+        }
+        for number in range(12)
+    ]
+    groups = [("train", "a")] * 4 + [("train", "b-c")] * 3 + [("test-x", "a")] * 3
+    groups += [("test_x", "a")] * 2
+    kind = {"a": "float", "_type": "string", "o": {"q": [{"z": "int"}], "": "int"}}
+    about = {"name": 'a "n\u00e4me" | `x` <b> *c* #1: {d}', "json_type": kind | _UNTYPED} | about
+    return finished_dataset(folder, samples, groups=groups, rows=rows, added=ODD, **about)
+
+
+_FORMATS = {
+    "jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF", "tif": "TIFF", "gif": "GIF",
+    "bmp": "BMP",
+}  # fmt: skip
+_UNTYPED = {"m": "mixed", "n": "null", "e": ["null"]}
+ODD = pa.schema(
+    [
+        pa.field(
+            "embedding",
+            pa.list_(pa.float32(), 3),
+            metadata={"scale": "-1 to 1", "unit": "vector", "better": "neither", "source": "model"},
+        ),
+        pa.field("tags", pa.list_(pa.string())),
+        pa.field("ok", pa.bool_()),
+        pa.field("likes", pa.int64()),
+        pa.field("score", pa.float32(), metadata={"scale": "0 to 1", "better": "higher"}),
+        pa.field("pdq", pa.binary(4)),
+        pa.field('we: ird/#|"\u00e9', pa.string()),
+        pa.field("license", pa.string()),
+    ]
+)
+"""Columns of all the kinds that a sidecar may have."""
+
+
+def _array() -> bytes:
+    out = io.BytesIO()
+    np.save(out, np.arange(6).reshape(2, 3))
+    return out.getvalue()
 
 
 def finished_dataset(
@@ -109,7 +189,7 @@ def finished_dataset(
         prefix=prefix,
         hash=name_hash,
         samples=len(samples),
-        columns=columns,
+        columns=tables.schema_of(str(folder / shards[0].sidecar.name)),
         contents=Contents(
             samples=len(samples),
             images=dict(sorted(known.items())),

@@ -33,6 +33,7 @@ KEYS = (*_WORDS, *_LISTS, *_BODY)
 _TAGS = "image, webdataset"
 _DECIMALS = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M",
              "100M<n<1B", "1B<n<10B", "10B<n<100B", "100B<n<1T", "n>1T")  # fmt: skip
+_ALL = "all"
 _HUB_NAME = re.compile(r"[A-Za-z0-9_]+")
 _SEAL = re.compile(rb"\n<!-- pixsieve ([0-9a-f]{16}) -->\n\Z")
 
@@ -127,15 +128,17 @@ def listed(value: str) -> list[str]:
 def hub_splits(dataset: Dataset) -> dict[str, list[Shard]]:
     """Return the shards of each split by the name that it has on the card.
 
-    Names there have letters, digits and ``_``, so another character becomes that; where a split
-    has that name already, a number follows. What has no split is in ``train``.
+    Names there have letters, digits and ``_``, so another character becomes that, and ``all`` means
+    all of them; where a name is taken, a number follows. What has no split is in ``train``.
     """
     splits = dataset.splits
-    taken = {split for split in splits if split is not None and _HUB_NAME.fullmatch(split)}
+    valid = {split for split in splits if split is not None and _HUB_NAME.fullmatch(split)}
+    valid -= {_ALL}
+    taken = valid | {_ALL}
     found: dict[str, list[Shard]] = {}
     for split, shards in splits.items():
         name = "train" if split is None else split
-        if name not in taken and split is not None:
+        if split is not None and split not in valid:
             name = plain = re.sub(r"[^A-Za-z0-9_]", "_", split)
             number = 2
             while name in taken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -132,10 +133,15 @@ def _columns(dataset: Dataset) -> Iterator[str]:
     yield markdown.table(
         ["column", "type", "meaning"],
         [
-            [markdown.code(field.name), markdown.code(field.type), markdown.text(meaning(field))]
+            [markdown.code(field.name), markdown.code(_type(field)), markdown.text(meaning(field))]
             for field in dataset.columns
         ],
     )
+
+
+def _type(field: pa.Field) -> str:
+    """Return a type without the names that lists give to what is in them."""
+    return re.sub(r"<(item|element): ", "<", str(field.type))
 
 
 def _licences(dataset: Dataset) -> Iterator[str]:

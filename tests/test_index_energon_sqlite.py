@@ -1,0 +1,71 @@
+"""``index.sqlite``: the rows that ``energon prepare`` writes."""
+
+import contextlib
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pixsieve.testing import exports
+
+TABLES = ("samples", "sample_parts")
+
+
+def rows(path):
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        found = {name: database.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES}  # noqa: S608
+        known = database.execute("SELECT type, name, tbl_name FROM sqlite_master").fetchall()
+        columns = {
+            name: database.execute(f"PRAGMA table_info({name})").fetchall() for name in TABLES
+        }
+    return {name: sorted(each) for name, each in found.items()}, sorted(known), columns
+
+
+@pytest.mark.parametrize("make", [exports.plain, exports.mixed])
+def test_rows_say_where_everything_lies(tmp_path, make):
+    dataset = make(tmp_path / "out")
+    exports.index_files(dataset, ["energon_sqlite"], tmp_path)
+    found, _, _ = rows(dataset.folder / ".nv-meta" / "index.sqlite")
+    tars = [path.read_bytes() for path in sorted(dataset.folder.glob("*.tar"))]
+    keys = {}
+    for number, key, place, offset, size in found["samples"]:
+        keys[number, place] = key
+        header = tars[number][offset : offset + 512]
+        assert header.startswith(f"{key}.".encode())
+        assert size % 512 == 0
+    assert sorted(keys.values()) == [f"key-{number:04d}" for number in range(dataset.samples)]
+    for number, place, part, offset, size in found["sample_parts"]:
+        header = tars[number][offset - 512 : offset]
+        assert header[:100].rstrip(b"\0").decode() == f"{keys[number, place]}.{part}"
+        assert int(header[124:135], 8) == size
+    ends = {number: offset + size for number, _, _, offset, size in found["samples"]}
+    for number, data in enumerate(tars):
+        assert not any(data[ends[number] :])
+
+
+def test_same_bytes_each_time(tmp_path):
+    found = []
+    for name in ("a", "b"):
+        dataset = exports.mixed(tmp_path / name)
+        (tmp_path / f"scratch-{name}").mkdir()
+        exports.index_files(dataset, ["energon_sqlite"], tmp_path / f"scratch-{name}")
+        found.append((dataset.folder / ".nv-meta" / "index.sqlite").read_bytes())
+    assert found[0] == found[1]
+
+
+@pytest.mark.loaders
+@pytest.mark.parametrize("make", [exports.plain, exports.mixed])
+def test_equals_energon_prepare(tmp_path, make):
+    dataset, theirs = make(tmp_path / "out"), make(tmp_path / "theirs")
+    exports.index_files(dataset, ["energon_sqlite"], tmp_path)
+    tool = Path(sys.executable).parent / "energon"
+    subprocess.run(
+        [tool, "prepare", theirs.folder, "--non-interactive", "--num-workers", "1",
+         "--split-ratio", "1,0,0"],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    path = Path(".nv-meta", "index.sqlite")
+    assert rows(dataset.folder / path) == rows(theirs.folder / path)
