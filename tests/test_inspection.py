@@ -174,6 +174,26 @@ def test_the_last_of_equal_json_keys_counts():
     assert facts.fields == {"field": 2}
 
 
+def test_the_type_of_the_json_is_told_without_being_asked_for():
+    facts = read(("json", b'{"b": [1, 2.5], "a": null}'), ("txt", b"x"), ("cls", b"1"))
+    assert facts.json_type == '{"a":"null","b":["float"]}'
+    assert facts.extensions == "cls json txt"
+    assert facts.fields == {}
+    assert facts.metadata_problem is None
+    assert read(("json", b"[1]")).json_type == '["int"]'
+    assert read(("json", b"[1]")).metadata_problem is None  # nobody wants a field of it
+
+
+def test_json_that_is_none_has_no_type_and_is_noted():
+    for data in (b"{", b'{"a": NaN}', b"\xff", b" " * (MAX_TEXT_BYTES + 1)):
+        facts = read(("json", data))
+        assert facts.json_type is None
+        assert facts.metadata_problem.startswith("json: ")
+    assert read().json_type is None
+    assert read().metadata_problem is None
+    assert read().extensions == ""
+
+
 def test_all_faults_of_a_sample_are_noted():
     member = ("json", b'{"a": 1, "b": 2}')
     facts = read(("txt", b"\xff"), member, wanted=options(a="string", b="bool"))

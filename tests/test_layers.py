@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "pixsieve"
 LAYERS = (
-    {"errors", "schema", "fingerprint", "stage", "text", "processes"},
+    {"errors", "schema", "fingerprint", "stage", "text", "processes", "json_types"},
     {"storage"},
     {"sources", "image"},
     {"models"},

@@ -85,6 +85,8 @@ INSPECTION = pa.schema(
     [
         pa.field("sha256", pa.string()),
         pa.field("siblings_sha256", pa.string()),
+        pa.field("extensions", pa.string()),
+        pa.field("json_type", pa.string()),
         pa.field("format", pa.string()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
@@ -99,7 +101,10 @@ INSPECTION = pa.schema(
 )
 """What reading a sample once tells of it; the user's json fields follow these columns.
 
-``metadata_problem`` says why a caption or json field could not be had; it fails no sample.
+``extensions`` are those of all other members, sorted, with a blank between them. ``json_type`` is
+what :func:`pixsieve.json_types.text_of` says of the ``.json`` member, null if there is none that
+can be read. ``metadata_problem`` says why a caption, a json or a field of it could not be had; it
+fails no sample.
 ``width`` and ``height`` are upright, in pixels: after EXIF orientation. ``sha256`` is of the
 image's bytes as they lie in the source, ``siblings_sha256`` of the names and bytes of all other
 members; both lower-case hexadecimal.
@@ -121,6 +126,7 @@ SAMPLE = pa.schema(
         pa.field("exif_orientation", pa.int32()),
         pa.field("frames", pa.int32()),
         pa.field("caption", pa.string()),
+        pa.field("extensions", pa.string()),
     ]
 )
 """The columns that every pipeline has for filters, selection and query; json fields and scores

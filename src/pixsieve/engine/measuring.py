@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pixsieve import schema
 from pixsieve.engine import work
 from pixsieve.engine.units import Unit
 from pixsieve.fingerprint import fingerprint
@@ -130,7 +131,7 @@ def inspections(plan: Plan, indexed: Sequence[work.Indexed]) -> Iterator[str]:
     for source in indexed:
         for start, stop in source.parts:
             place = (source.table.sha256, start, stop)
-            yield fingerprint("inspect", place, plan.inspect_options)
+            yield fingerprint("inspect", place, plan.inspect_options, schema.INSPECTION.names)
 
 
 def part_keys(

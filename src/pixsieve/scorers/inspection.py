@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pyarrow as pa
 
-from pixsieve import image, schema
+from pixsieve import image, json_types, schema
 from pixsieve.schema import Problem
 from pixsieve.sources.reader import JSON_TYPES
 
@@ -64,6 +64,8 @@ class Facts:
 
     sha256: str | None = None
     siblings_sha256: str | None = None
+    extensions: str | None = None
+    json_type: str | None = None
     header: image.ImageHeader | None = None
     caption: str | None = None
     fields: dict[str, object] | None = None
@@ -92,17 +94,20 @@ def inspect_siblings(
     """Fill in what the other members tell. ``members`` are (extension, bytes) in source order."""
     digest = hashlib.sha256()
     texts: dict[str, Buffer] = {}
+    extensions = []
     for extension, data in members:
+        extensions.append(extension)
         size = memoryview(data).nbytes
         digest.update(f"{extension}\0{size}\0".encode())
         digest.update(data)
         if extension in ("txt", "json"):
             texts.setdefault(extension, data)
     facts.siblings_sha256 = digest.hexdigest()
+    facts.extensions = " ".join(sorted(extensions))
     if "txt" in texts:
         facts.caption = _text(facts, texts["txt"])
-    if "json" in texts and (options.json_fields or options.caption_field):
-        document = _document(facts, texts["json"])
+    if "json" in texts:
+        document = _document(facts, texts["json"], options)
         facts.fields = {
             name: _typed(facts, document, name, kind) for name, kind in options.json_fields
         }
@@ -117,6 +122,8 @@ def inspection_table(facts: Sequence[Facts], options: InspectOptions) -> pa.Tabl
     columns: dict[str, list[object]] = {
         "sha256": [fact.sha256 for fact in facts],
         "siblings_sha256": [fact.siblings_sha256 for fact in facts],
+        "extensions": [fact.extensions for fact in facts],
+        "json_type": [fact.json_type for fact in facts],
         "caption": [fact.caption for fact in facts],
         "metadata_problem": [fact.metadata_problem for fact in facts],
         "problem": [fact.problem for fact in facts],
@@ -142,7 +149,7 @@ def _text(facts: Facts, data: Buffer) -> str | None:
         return None
 
 
-def _document(facts: Facts, data: Buffer) -> Mapping[str, object]:
+def _document(facts: Facts, data: Buffer, options: InspectOptions) -> Mapping[str, object]:
     """Return the json object that a member holds: an empty one where it holds none."""
     view = memoryview(data)
     if view.nbytes > MAX_TEXT_BYTES:
@@ -150,11 +157,13 @@ def _document(facts: Facts, data: Buffer) -> Mapping[str, object]:
         return {}
     try:
         document = msgspec.json.decode(view)
+        facts.json_type = json_types.text_of(document)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         _note(facts, f"json: {error}")
         return {}
     if not isinstance(document, dict):
-        _note(facts, f"json: expected an object, found {type(document).__name__}")
+        if options.json_fields or options.caption_field:
+            _note(facts, f"json: expected an object, found {type(document).__name__}")
         return {}
     return document
 
