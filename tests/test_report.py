@@ -23,6 +23,8 @@ def result(folder: Path | None, **changes) -> RunResult:
         "did_nothing": False,
         "notes": (),
         "offers_images": True,
+        "indexes": ("card", "dali"),
+        "formats": ("mds",),
     }
     return RunResult(**(values | changes))
 
@@ -48,6 +50,7 @@ def test_the_funnel_goes_from_what_was_indexed_to_what_was_kept(shards):
 def test_it_says_where_everything_is(shards):
     text = report.to_text(shards)
     assert f"2 shards, 2.05 MB, are in {shards.output_dir}" in text
+    assert "index files: card, dali\nother formats: mds\n" in text
     assert f"{shards.output_dir}/dropped/dropped.parquet" in text
     assert f"pixsieve why {shards.output_dir} KEY" in text
     assert "1,234 images decoded; the largest process took 144 MB" in text
@@ -88,6 +91,8 @@ def test_json_has_every_figure(shards):
             {"stage": "FilterStage", "status": "dropped", "reason": "filter", "count": 490},
         ],
         "shards": ["0.tar", "1.tar"],
+        "indexes": ["card", "dali"],
+        "formats": ["mds"],
         "bytes": 2_048_000,
         "decoded": 1234,
         "peak_memory": 144_000_000,

@@ -45,6 +45,9 @@ def to_text(result: RunResult) -> str:
         lines.append(
             f"{len(result.shards):,} shards, {human_size(_tar_bytes(result))}, are in {folder}"
         )
+        for what, names in (("index files", result.indexes), ("other formats", result.formats)):
+            if names:
+                lines.append(f"{what}: {', '.join(names)}")
         if counts.kept < counts.indexed:
             lines.append(
                 f"what is not exported is in {folder}/dropped/dropped.parquet; "
@@ -62,6 +65,8 @@ def to_json(result: RunResult) -> str:
         "counts": asdict(result.counts),
         "reasons": [asdict(each) for each in result.reasons],
         "shards": list(result.shards),
+        "indexes": list(result.indexes),
+        "formats": list(result.formats),
         "bytes": _tar_bytes(result),
         "decoded": result.decoded,
         "peak_memory": result.peak_memory,

@@ -61,6 +61,8 @@ class RunResult:
         counts: Where the samples went.
         reasons: Why samples are not in the export, in the order of the stages.
         shards: Names of the tars.
+        indexes: Index files that stand beside them, by name.
+        formats: Other formats that the dataset has, by name: each is a folder.
         timings: One for each step.
         decoded: How many images were decoded in this run.
         peak_memory: Bytes that the largest process of the run held at most.
@@ -79,6 +81,8 @@ class RunResult:
     did_nothing: bool
     notes: tuple[str, ...]
     offers_images: bool
+    indexes: tuple[str, ...] = ()
+    formats: tuple[str, ...] = ()
 
     def batches(self, size: int = 100) -> Iterator[tuple[Image, ...]]:
         """Yield the exported images in order, read from the shards on demand.

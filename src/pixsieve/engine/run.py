@@ -220,6 +220,8 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
         peak_memory=max(job.peak, peak_memory()),
         did_nothing=not wrote and not any(done.written for done in exported),
         offers_images=not writer.remove_image_data,
+        indexes=tuple(writer.indexes),
+        formats=tuple(writer.formats),
     )
 
 
