@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pixsieve import __version__
+from pixsieve import __version__, cli_loaders
 from pixsieve.cli_models import models
 from pixsieve.errors import PixsieveError, StorageError, UsageError, VerifyError
 from pixsieve.text import printable
@@ -764,6 +764,8 @@ def describe(recipe_path: str) -> None:
     "--no-load", is_flag=True, heading="Checking",
     help="Do not load the tars with the webdataset library, where it is installed.",
 )  # fmt: skip
+@_option("--loader", "loaders", heading="Checking", **cli_loaders.NAMES)
+@_option("--loader-python", "pythons", heading="Running", **cli_loaders.PYTHON)
 @_option(
     "--workers", type=click.IntRange(min=1), metavar="N", heading="Running",
     show_default="one per processor", help="Worker processes.",
@@ -776,6 +778,8 @@ def verify(
     sample: float,
     no_decode: bool,
     no_load: bool,
+    loaders: tuple[tuple[str, ...], ...],
+    pythons: tuple[tuple[str, str], ...],
     workers: int | None,
     quiet: bool,
     as_json: bool,
@@ -792,10 +796,12 @@ def verify(
     Examples:
       pixsieve verify out/
       pixsieve verify out/ --sample 1% --no-load
+      pixsieve verify out/ --loader webdataset,hf,energon
       pixsieve verify out/ --json | jq .findings
     """  # noqa: D301
     from pixsieve.verify import verify as check
 
+    cli_loaders.check(loaders, pythons)
     with _progress(quiet=quiet, as_json=as_json) as progress:
         report = check(
             path,
@@ -804,6 +810,9 @@ def verify(
             load=not no_load,
             workers=workers or len(os.sched_getaffinity(0)),
             progress=_shards_to(progress),
+        )
+        report = cli_loaders.compare(
+            path, report, loaders, pythons, decode=not no_decode, log=progress.log
         )
         progress.finish({"shards": report.checked.shards, "samples": report.checked.samples})
     if as_json:
@@ -885,6 +894,7 @@ def clean(output: str, workspace: str | None) -> None:
     )
 
 
+pixsieve.add_command(cli_loaders.bench)
 pixsieve.add_command(models)
 
 

@@ -1,0 +1,166 @@
+"""The process in which one loader runs: it reads a dataset once, or for some seconds.
+
+``python -m pixsieve.loaders.child NUMBER TASK``: what is found goes as lines of JSON to the file
+descriptor of that number, since libraries write what they like to the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, TextIO
+
+from pixsieve.loaders import LOADERS
+from pixsieve.loaders.base import Folder, How, Loader, Passes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_QUIET = 0.5
+"""Seconds after which a line is sent on, though it fills no buffer."""
+_GRACE = 5.0  # seconds to end by oneself
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What a child is to do.
+
+    Attributes:
+        loader: Name of the loader.
+        folder: The dataset.
+        how: How its samples are read.
+        seconds: How long to go on reading it again and again, ``None`` to read it once and send
+            every sample.
+    """
+
+    loader: str
+    folder: Folder
+    how: How
+    seconds: float | None = None
+
+    def to_json(self) -> str:
+        """Return the task as an argument of the child."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        """Return the task of such an argument."""
+        found: dict[str, Any] = json.loads(text)
+        folder: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in found["folder"].items()
+        }
+        return cls(**{**found, "folder": Folder(**folder), "how": How(**found["how"])})
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do a task; return the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that servers are ended, too
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    number, text = arguments
+    task = Task.from_json(text)
+    with os.fdopen(int(number), "w", encoding="utf-8", buffering=1 << 16) as out:
+        try:
+            _run(task, LOADERS[task.loader], out)
+        except Exception as error:  # noqa: BLE001  # whatever a library raises is a result
+            traceback.print_exc()
+            told = str(error).strip() or "without a message"
+            _send(out, "failed", f"{type(error).__name__}: {told}")
+            return 1
+    return 0
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that holds the other end of standard input."""
+    while os.read(0, 1):  # not by way of sys.stdin, whose lock a worker would find taken
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _run(task: Task, loader: Loader, out: TextIO) -> None:
+    try:
+        version = importlib.metadata.version(loader.distribution)
+    except importlib.metadata.PackageNotFoundError:
+        version = "unknown"
+    _send(out, "version", version)
+    began = time.monotonic()
+    start = loader.open(task.folder, task.how)
+    opened = time.monotonic() - began
+    if task.seconds is None:
+        _send(out, "done", _send_all(start, out))
+    else:
+        _send(out, "done", {"opened": opened} | _measure(start, task, out))
+
+
+def _send(out: TextIO, kind: str, value: object) -> None:
+    out.write(json.dumps([kind, value]) + "\n")
+    out.flush()
+
+
+def _send_all(start: Passes, out: TextIO) -> int:
+    """Send all samples of a pass; return their number."""
+    count, sent = 0, time.monotonic()
+    for key, image, size, caption in start():
+        digest = None if image is None else hashlib.sha256(image).hexdigest()
+        if isinstance(caption, bytes):
+            caption = caption.decode("utf-8", "surrogateescape")  # noqa: PLW2901
+        out.write(json.dumps(["sample", [key, digest, size, caption]]) + "\n")
+        count += 1
+        if time.monotonic() - sent > _QUIET:
+            out.flush()
+            sent = time.monotonic()
+    return count
+
+
+def _measure(start: Passes, task: Task, out: TextIO) -> dict[str, float]:
+    """Read for so many seconds, at least one sample and at most a pass more; tell what it took."""
+    images = passes = size = 0
+    first = None
+    sent = began = time.monotonic()
+    limit = task.seconds or 0.0
+    while True:
+        before = images
+        for sample in start():
+            images += 1
+            size += len(sample.image or b"")
+            now = time.monotonic()
+            if first is None:
+                first = now - began
+            if now - sent > _QUIET:
+                _send(out, "at", images)
+                sent = now
+            if now - began > limit:
+                break
+        else:
+            passes += 1
+            if images == before:
+                msg = "a pass gave no sample"
+                raise RuntimeError(msg)
+            if time.monotonic() - began <= limit:
+                continue
+        break
+    seconds = time.monotonic() - began
+    return {
+        "images": images,
+        "seconds": seconds,
+        "bytes": size,
+        "passes": passes,
+        "first": first or 0.0,
+    }
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(code)

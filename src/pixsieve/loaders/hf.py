@@ -1,0 +1,116 @@
+"""Hugging Face datasets: the folder by its card, and the sidecars."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pixsieve.loaders.base import Folder, How, Loader, Passes, Sample, sample_of
+from pixsieve.loaders.sidecars import COLUMNS, SidecarLoader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class HfLoader(Loader):
+    """``datasets.load_dataset(FOLDER)``: all splits that the card names."""
+
+    name = "hf"
+    module = "datasets"
+    distribution = "datasets"
+    install = "pip install datasets pillow"
+    reads = "tars"
+    through = "README.md"
+    turns = True
+    note = "hf copies the tars into its cache before the first pass"
+
+    def open(self, folder: Folder, how: How) -> Passes:
+        """Load the library, open the dataset, and return what starts a pass over it."""
+        import datasets
+
+        datasets.disable_progress_bars()
+        found = datasets.load_dataset(folder.path, keep_in_memory=False)
+        parts = []
+        for part in found.values():
+            for column, feature in part.features.items():
+                if isinstance(feature, datasets.Image):
+                    part = part.cast_column(column, datasets.Image(decode=False))  # noqa: PLW2901
+            parts.append(part.shuffle(seed=0) if how.shuffle else part)
+        return passes_over(parts, Decoded(decode=how.decode), how.workers)
+
+
+def passes_over(parts: list[Any], make: Any, workers: int) -> Passes:
+    """Return what goes over datasets one by one, with the workers of a DataLoader if any."""
+    if not workers:
+
+        def start() -> Iterator[Sample]:
+            for part in parts:
+                yield from map(make, part)
+
+        return start
+
+    from torch.utils.data import ConcatDataset, DataLoader
+
+    loader = DataLoader(
+        ConcatDataset(parts),
+        batch_size=64,
+        collate_fn=Each(make),
+        num_workers=workers,
+        persistent_workers=True,
+    )
+    return lambda: (sample for batch in loader for sample in batch)
+
+
+class Each:
+    """Applies a function to each row of a batch; can be sent to other processes."""
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+
+    def __call__(self, rows: list[dict[str, Any]]) -> list[Sample]:
+        return [self._make(row) for row in rows]
+
+
+class Decoded:
+    """Makes samples of rows with undecoded images."""
+
+    def __init__(self, *, decode: bool) -> None:
+        self.decode = decode
+
+    def __call__(self, row: dict[str, Any]) -> Sample:
+        members = {
+            name.lower(): value["bytes"] if isinstance(value, dict) and "bytes" in value else value
+            for name, value in row.items()
+        }
+        images = {name: data for name, data in members.items() if isinstance(data, bytes)}
+        found = sample_of(row["__key__"], images, _size if self.decode else None)
+        return found._replace(caption=members.get("txt"))
+
+
+def _size(extension: str, data: bytes) -> tuple[int, int]:
+    import datasets
+
+    del extension
+    width, height = datasets.Image().decode_example({"bytes": data, "path": None}).size
+    return width, height
+
+
+class HfParquetLoader(SidecarLoader):
+    """``datasets.load_dataset("parquet", data_files=...)`` over the sidecars."""
+
+    name = "hf_parquet"
+    module = "datasets"
+    distribution = "datasets"
+    install = "pip install datasets"
+    can = frozenset({"shuffle", "workers"})
+
+    def open(self, folder: Folder, how: How) -> Passes:
+        """Load the library, open the dataset, and return what starts a pass over it."""
+        import datasets
+
+        datasets.disable_progress_bars()
+        files = folder.paths(folder.sidecars)
+        found = datasets.load_dataset("parquet", data_files=files, split="train")
+        found = found.select_columns(list(COLUMNS))
+        if how.shuffle:
+            found = found.shuffle(seed=0)
+        return passes_over([found], self.reader(folder), how.workers)
