@@ -50,9 +50,9 @@ def kind_of(column: pa.DataType) -> Kind | None:
         return Kind(inner.word, list=True, length=length)
     if types.is_string(column) or types.is_large_string(column) or types.is_string_view(column):
         return Kind("text")
-    if types.is_binary(column) or types.is_large_binary(column):
+    if types.is_binary(column) or types.is_large_binary(column) or types.is_binary_view(column):
         return Kind("bytes")
-    if types.is_fixed_size_binary(column) and not types.is_decimal(column):
+    if types.is_fixed_size_binary(column):
         return Kind("bytes")
     if types.is_boolean(column):
         return Kind("bool")
@@ -73,6 +73,18 @@ def names_beside(columns: pa.Schema, *taken: str) -> list[str]:
         taken += (name,)
         found.append(name)
     return found
+
+
+def beside(columns: pa.Schema, *taken: str) -> list[pa.Field]:
+    """Return the columns as a table has them that Hugging Face's ``datasets`` is to read.
+
+    It knows no binary values of a fixed length; these are as any others there.
+    """
+    fixed = pa.types.is_fixed_size_binary
+    return [
+        field.with_name(name).with_type(pa.binary() if fixed(field.type) else field.type)
+        for name, field in zip(names_beside(columns, *taken), columns, strict=True)
+    ]
 
 
 def plain(columns: pa.Schema) -> dict[str, tuple[str, Kind]]:

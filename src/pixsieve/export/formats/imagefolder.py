@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pixsieve.export.formats.base import Format
 from pixsieve.export.formats.card import card
-from pixsieve.export.formats.columns import IMAGE, names_beside
+from pixsieve.export.formats.columns import IMAGE, beside
 from pixsieve.export.formats.folder import scratch
 from pixsieve.storage import LocalStorage, tables
 from pixsieve.storage.local import sync_folder
@@ -75,8 +75,9 @@ class ImagefolderFormat(Format):
             ):
                 for shard in shards:
                     names = [str(Path(name).relative_to(place)) for name in written[shard.number]]
-                    rows = dataset.sidecar(shard)
-                    writer.write_table(pa.table([names, *rows.columns], schema=schema))
+                    columns = zip(dataset.sidecar(shard).columns, list(schema)[1:], strict=True)
+                    rows = [names, *(column.cast(field.type) for column, field in columns)]
+                    writer.write_table(pa.table(rows, schema=schema))
             images = [f"*/*.{extension}" for extension in sorted(dataset.contents.images)]
             patterns[split] = [str(place / name) for name in (METADATA, *images)]
         with LocalStorage().create(str(folder / "README.md")) as sink:
@@ -110,6 +111,5 @@ def folder_of(class_name: str | None) -> str:
 
 
 def _schema(columns: pa.Schema) -> pa.Schema:
-    named = zip(names_beside(columns, _FILE_NAME, IMAGE), columns, strict=True)
     name = pa.field(_FILE_NAME, pa.string(), nullable=False)
-    return pa.schema([name, *(field.with_name(other) for other, field in named)])
+    return pa.schema([name, *beside(columns, _FILE_NAME, IMAGE)])

@@ -31,7 +31,7 @@ class MdsFormat(Format):
     """One MDS shard for each tar, more where a tar is large; a folder with an index for each split.
 
     Columns that cannot be null have MDS' types; others are ``json``, which reads as the value or
-    ``None``; in what ``json`` cannot hold, bytes and vectors, nothing stands for null.
+    ``None``. Of the two that are not, null is no bytes, and a vector of NaN.
     """
 
     name = "mds"
@@ -45,7 +45,7 @@ class MdsFormat(Format):
         check_sizes(about, shard)
         encodings = _encodings(about.columns)
         vectors = {
-            name: np.dtype(encoding.partition(":")[2])
+            name: (np.dtype(encoding.split(":")[1]), [np.nan] * int(encoding.split(":")[2]))
             for name, encoding in encodings.items()
             if encoding.startswith("ndarray")
         }
@@ -60,8 +60,8 @@ class MdsFormat(Format):
                     row[IMAGE] = image
                     for name in blobs:
                         row[name] = row[name] or b""
-                    for name, dtype in vectors.items():
-                        row[name] = np.array(row[name] or (), dtype)
+                    for name, (dtype, nothing) in vectors.items():
+                        row[name] = np.array(row[name] or nothing, dtype)
                     writer.write(row)
                 writer.finish()
                 part = f".{piece}" if piece else ""
@@ -90,7 +90,7 @@ def _encodings(columns: pa.Schema) -> dict[str, str]:
         if kind.word == "bytes" and not kind.list:
             found[other] = "bytes"
         elif kind.word == "float" and kind.length:
-            found[other] = f"ndarray:{_numpy(field.type.value_type)}"
+            found[other] = f"ndarray:{_numpy(field.type.value_type)}:{kind.length}"
         elif field.type == pa.uint64() and not field.nullable:
             found[other] = "uint64"
         elif kind.list or field.nullable or kind.word == "bool":

@@ -16,10 +16,10 @@ from pixsieve.export.formats.base import Format
 from pixsieve.export.formats.card import card
 from pixsieve.export.formats.columns import (
     IMAGE,
+    beside,
     check_sizes,
     check_splits,
     file_name,
-    names_beside,
     tables_of,
 )
 from pixsieve.storage import LocalStorage
@@ -69,8 +69,9 @@ class ParquetFormat(Format):
                     [pa.array(images, pa.binary()), table["member_name"].combine_chunks()],
                     fields=list(_IMAGE_TYPE),
                 )
-                group = pa.table([image, *table.columns], schema=schema)
-                writer.write_table(group, row_group_size=GROUP_ROWS)
+                columns = zip(table.columns, list(schema)[1:], strict=True)
+                group = [image, *(column.cast(field.type) for column, field in columns)]
+                writer.write_table(pa.table(group, schema=schema), row_group_size=GROUP_ROWS)
         return [name]
 
     def finish(self, dataset: Dataset, written: Sequence[Sequence[str]], folder: Path) -> list[str]:
@@ -87,8 +88,7 @@ class ParquetFormat(Format):
 
 def _schema(columns: pa.Schema) -> pa.Schema:
     features = {"info": {"features": {IMAGE: {"_type": "Image"}}}}
-    named = zip(names_beside(columns, IMAGE), columns, strict=True)
-    fields = [pa.field(IMAGE, _IMAGE_TYPE), *(field.with_name(name) for name, field in named)]
+    fields = [pa.field(IMAGE, _IMAGE_TYPE), *beside(columns, IMAGE)]
     return pa.schema(fields, metadata={"huggingface": json.dumps(features)})
 
 
