@@ -4,9 +4,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOADERS := .venv-loaders
+TENSORFLOW := .venv-tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-faults test-all demo bench clean
+.PHONY: help setup check test test-faults test-all test-loaders demo bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -27,13 +29,16 @@ test-faults: $(VENV)/test.done  ## the heavy suites: kills, faults, many example
 test-all: $(VENV)/test.done  ## every test, but those of loaders
 	$(BIN)/pytest -m "not loaders"
 
+test-loaders: $(LOADERS)/done $(TENSORFLOW)/done  ## every loader reads what is exported, in environments of their own
+	PIXSIEVE_TENSORFLOW=$(CURDIR)/$(TENSORFLOW)/bin/python $(LOADERS)/bin/python -m pytest -m loaders
+
 demo: $(VENV)/demo.done  ## curate real photographs; look at build/demo/kept.png
 	$(BIN)/python examples/demo.py build/demo
 
 bench: $(VENV)/demo.done  ## compare the export with other tools; ARGS="--photos DIR --growth" and the like
 	$(BIN)/python benchmarks/export.py $(ARGS)
 
-clean:  ## remove what the targets have made, but not .venv
+clean:  ## remove what the targets have made, but not the environments
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
@@ -50,4 +55,16 @@ $(VENV)/test.done: $(VENV)/pip.done pyproject.toml
 
 $(VENV)/demo.done: $(VENV)/test.done
 	$(BIN)/python -m pip install --quiet --group demo
+	touch $@
+
+$(LOADERS)/done: pyproject.toml
+	test -d $(LOADERS) || $(PYTHON) -m venv $(LOADERS)
+	$(LOADERS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(LOADERS)/bin/python -m pip install --quiet --group loaders --editable .
+	touch $@
+
+$(TENSORFLOW)/done: pyproject.toml
+	test -d $(TENSORFLOW) || $(PYTHON) -m venv $(TENSORFLOW)
+	$(TENSORFLOW)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(TENSORFLOW)/bin/python -m pip install --quiet --group tensorflow
 	touch $@
