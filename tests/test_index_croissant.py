@@ -139,12 +139,13 @@ def test_mlcroissant_finds_no_fault_and_reads_every_row(tmp_path, make, card):
 
 @pytest.mark.loaders
 @pytest.mark.filterwarnings("ignore")
-def test_mlcroissant_reads_every_image(tmp_path):
+def test_mlcroissant_reads_every_image(tmp_path, monkeypatch):
     import mlcroissant  # noqa: PLC0415
+    from etils import epath  # noqa: PLC0415
+    from mlcroissant._src.operation_graph.operations import extract  # noqa: PLC0415
 
-    dataset = exports.plain(
-        tmp_path / "out", hash=hashlib.sha256(str(tmp_path).encode()).hexdigest()[:12]
-    )
+    monkeypatch.setattr(extract, "EXTRACT_PATH", epath.Path(tmp_path / "cache"))
+    dataset = exports.plain(tmp_path / "out")
     described(dataset, tmp_path)
     found = mlcroissant.Dataset(str(dataset.folder / "croissant.json"))
     sizes = {
@@ -152,3 +153,4 @@ def test_mlcroissant_reads_every_image(tmp_path):
         for row in found.records("images")
     }
     assert sizes == {f"key-{number:04d}.jpg": (64 + number, 48) for number in range(10)}
+    assert (tmp_path / "cache").exists()

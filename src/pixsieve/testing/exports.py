@@ -56,7 +56,7 @@ def mixed(folder: Path, **about: Any) -> finished.Dataset:
         if number % 3:
             found["txt"] = f"caption {number}".encode()
         if number % 2:
-            odd = {"a": number if number % 4 == 1 else number + 0.5, "_type": "x"}
+            odd: dict[str, Any] = {"a": number if number % 4 == 1 else number + 0.5, "_type": "x"}
             odd |= {"o": {"q": [{"z": 1}], "": 1}, "m": 1 if number == 1 else "s", "n": None}
             found["json"] = json.dumps(odd).encode()
         samples.append(found)

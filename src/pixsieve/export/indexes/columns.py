@@ -29,7 +29,7 @@ _FIXED = {
     "original_sha256": "SHA-256 of the image's bytes in its source",
     "original_format": "format of the image in its source",
     "exif_orientation": "EXIF orientation of the image's bytes, 1 to 8",
-    "encoding": "`copy`, or how the image was made",
+    "encoding": "'copy', or how the image was made",
     "split": "split of the sample",
     "bucket": "bucket of the sample",
     "metadata_problem": "why a caption or json field could not be read",

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class LitdataIndex(Index):
-    """``index.json``: what litdata's ``index_parquet_dataset`` writes, but for three things.
+    """``index.json``: what litdata's ``index_parquet_dataset`` writes, but for two things.
 
-    Only sidecars are in it, not ``dropped.parquet``; they are sorted by name, where the tool takes
-    them as the file system lists them; and ``updated_at``, the time for the tool, is a number made
-    of the export's digest. LitData looks at that to see whether its cache is of another version.
+    Sidecars are sorted by name, where the tool takes them as the file system lists them; and
+    ``updated_at``, the time for the tool, is a number made of the export's digest. LitData looks at
+    that to see whether its cache is of another version.
 
     Source: litdata 0.2.76.
     """
