@@ -7,10 +7,11 @@ of it holds exactly what they hold.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from pixsieve.export import tar
 from pixsieve.storage import LocalStorage, tables
@@ -18,8 +19,6 @@ from pixsieve.storage import LocalStorage, tables
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    import pyarrow as pa
 
     from pixsieve.export.contents import Contents
     from pixsieve.export.files import FileRecord
@@ -84,6 +83,17 @@ class About:
     recipe: str
     card: Mapping[str, str] = field(default_factory=dict)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the values; a schema that is pickled forgets how elements of lists are called."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"columns": self.columns.serialize().to_pybytes()}
+
+    def __setstate__(self, values: dict[str, Any]) -> None:
+        """Set the values."""
+        columns = pa.ipc.read_schema(pa.py_buffer(values["columns"]))
+        for name, value in (values | {"columns": columns}).items():
+            object.__setattr__(self, name, value)
+
     def sidecar(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of a shard, in tar order."""
         return tables.read_table(str(self.folder / shard.sidecar.name), columns)
@@ -106,6 +116,9 @@ class Dataset(About):
     """A finished export with its shards in order."""
 
     shards: tuple[Shard, ...]
+
+    __getstate__ = About.__getstate__
+    __setstate__ = About.__setstate__
 
     @property
     def about(self) -> About:
