@@ -4,10 +4,14 @@ import contextlib
 import sqlite3
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 
+from pixsieve.export.indexes.energon_sqlite import EnergonSqliteIndex
 from pixsieve.testing import exports
 
 TABLES = ("samples", "sample_parts")
@@ -53,6 +57,35 @@ def test_same_bytes_each_time(tmp_path):
         exports.index_files(dataset, ["energon_sqlite"], tmp_path / f"scratch-{name}")
         found.append((dataset.folder / ".nv-meta" / "index.sqlite").read_bytes())
     assert found[0] == found[1]
+
+
+class Many:
+    """A dataset of shards that are made when they are asked for."""
+
+    def __init__(self, shards, table):
+        self.shards = tuple(
+            SimpleNamespace(tar=SimpleNamespace(name=f"images-{number:06d}.tar"), number=number)
+            for number in range(shards)
+        )
+        self.table = table
+
+    def sidecar(self, shard, columns):
+        keys = [f"{shard.number}-{number}" for number in range(len(self.table))]
+        return self.table.select(columns).set_column(0, "key", pa.array(keys))
+
+
+def test_memory_does_not_follow_the_number_of_shards(tmp_path):
+    names = [[f"key-{number}.{kind}" for kind in ("jpg", "txt")] for number in range(1000)]
+    table = pa.table({"key": [""] * 1000, "members": names, "member_sizes": [[9, 9]] * 1000})
+    peaks = []
+    for shards in (2, 2, 20):  # what is loaded once, is loaded by the first
+        scratch = tmp_path / str(len(peaks))
+        scratch.mkdir()
+        tracemalloc.start()
+        EnergonSqliteIndex().of_dataset(Many(shards, table), scratch)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.2 * peaks[1]
 
 
 @pytest.mark.loaders
