@@ -40,29 +40,61 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
             return
 
 
+def riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the contents of each whole chunk of a WebP (RFC 9649, 2.3 ff.).
+
+    Chunks are padded to an even size.
+    """
+    end = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
+    pos = 12
+    while pos + 8 <= end:
+        kind, size = struct.unpack_from("<4sI", data, pos)
+        start, pos = pos + 8, pos + 8 + size + size % 2
+        if start + size > end:
+            return
+        yield kind, start, start + size
+
+
 def gif_frames(data: bytes, limit: int) -> tuple[int, bool]:
     """Return the frames, at most ``limit + 1``, and whether the end mark is there (GIF89a)."""
     frames = 0
-    try:
-        pos = 13 + _gif_palette(data[10])
-        while frames <= limit:
-            block = data[pos]
-            if block == 0x3B:
-                return frames, True
-            if block == 0x21:  # extension: label, then sub-blocks
-                pos += 2
-            elif block == 0x2C:  # frame: descriptor, palette, code size, then sub-blocks
-                frames += 1
-                pos += 11 + _gif_palette(data[pos + 9])
-            else:  # stray byte
-                pos += 1
-                continue
+    for kind, _, end in gif_blocks(data):
+        if kind == GIF_TRAILER:
+            return frames, True
+        frames += kind == GIF_FRAME
+        if end > len(data):
+            break
+        if frames > limit:
+            return frames, True
+    return frames, False
+
+
+GIF_TRAILER, GIF_FRAME, GIF_EXTENSION = 0x3B, 0x2C, 0x21
+
+
+def gif_blocks(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield kind, start and end of each block behind the header and its palette (GIF89a, 12 ff.).
+
+    Stray bytes belong to none. The last one has an end behind the file's if it is cut.
+    """
+    pos = 13 + _gif_palette(data[10]) if len(data) > 10 else len(data)
+    while pos < len(data):
+        start, kind = pos, data[pos]
+        pos += 1
+        if kind == GIF_TRAILER:
+            yield kind, start, pos
+            return
+        if kind not in (GIF_EXTENSION, GIF_FRAME):
+            continue
+        try:
+            # an extension has a label, a frame its descriptor, palette and code size
+            pos += 1 if kind == GIF_EXTENSION else 10 + _gif_palette(data[pos + 8])
             while data[pos]:
                 pos += 1 + data[pos]
             pos += 1
-    except IndexError:
-        return frames, False
-    return frames, True
+        except IndexError:
+            pos = len(data) + 1
+        yield kind, start, pos
 
 
 def _gif_palette(flags: int) -> int:

@@ -6,21 +6,29 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image, ImageFile
+import pyarrow as pa
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from pixsieve.errors import UsageError
+from pixsieve.image.check import turbo
 from pixsieve.image.header import DEFAULT_LIMITS, ImageHeader
 from pixsieve.image.pillow import load_image, open_image
-from pixsieve.image.pixels import lay_over, plain_image, profile_space, upright
+from pixsieve.image.pixels import lay_over, plain_image, upright
 from pixsieve.image.problem import ImageProblemError, guarded
+from pixsieve.image.resize import Filter, Layout, reduction, resize
+from pixsieve.image.srgb import is_other, profile_space, to_srgb
 from pixsieve.schema import Problem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 _COLOUR = re.compile(r"#[0-9a-f]{6}")
-_MAX_SIDE = {"jpeg": 65_500, "png": 0x7FFF_FFFF, "webp": 16_383}
+MAX_SIDE = {"jpeg": 65_500, "png": 0x7FFF_FFFF, "webp": 16_383, "avif": 32_768}
+"""Pixels a side that a format holds, and its usual decoders take."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,14 +37,17 @@ class EncodeOptions:
 
     Attributes:
         format: what is written.
-        quality: 1 to 100, for jpeg and webp. 95 keeps a second lossy generation hard to see.
-        subsampling: of colour, for jpeg.
-        background: ``#rrggbb`` in lower case; what alpha is laid over, for jpeg.
+        quality: 1 to 100, for jpeg, webp and avif. 95 keeps a second lossy generation hard to see.
+        subsampling: of colour, for jpeg and avif.
+        progressive: several scans, from coarse to fine, for jpeg.
+        background: ``#rrggbb`` in lower case; what alpha is laid over, for jpeg, and the colour of
+            borders.
     """
 
-    format: Literal["jpeg", "png", "webp"]
+    format: Literal["jpeg", "png", "webp", "avif"]
     quality: int = 95
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+    progressive: bool = False
     background: str = "#ffffff"
 
     def __post_init__(self) -> None:
@@ -45,8 +56,8 @@ class EncodeOptions:
         Raises:
             UsageError: names the option, its value, and what is allowed.
         """
-        if self.format not in _MAX_SIDE:
-            raise UsageError(f"format is {self.format!r}; use one of {', '.join(_MAX_SIDE)}")
+        if self.format not in MAX_SIDE:
+            raise UsageError(f"format is {self.format!r}; use one of {', '.join(MAX_SIDE)}")
         if not 1 <= self.quality <= 100:
             raise UsageError(f"quality is {self.quality!r}; use a whole number from 1 to 100")
         if self.subsampling not in _SUBSAMPLINGS:
@@ -57,6 +68,28 @@ class EncodeOptions:
             raise UsageError(
                 f"background is {self.background!r}; use #rrggbb in lower case, such as #ffffff"
             )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changes:
+    """What becomes of pixels between decoding and encoding; of none there is a second decode.
+
+    Attributes:
+        layout: Sides to resize to.
+        shrink: The filter for that.
+        srgb: Convert to sRGB, by the ICC profile. Without one the pixels count as sRGB already.
+        own_tables: Encode a JPEG as a JPEG by its own quantisation tables, not by ``quality``, and
+            with its own subsampling where Pillow has it: then almost all coefficients come out as
+            they were.
+    """
+
+    layout: Layout | None = None
+    shrink: Filter = "area"
+    srgb: bool = False
+    own_tables: bool = False
+
+
+_NO_CHANGES = Changes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +106,20 @@ class Encoded:
     height: int
     mode: str
     encoding: str
+    exif_orientation: int = 1
 
 
-def check_encodable(header: ImageHeader, format: str) -> None:  # noqa: A002 - as in Pillow
-    """Raise ImageProblemError (TOO_MANY_PIXELS) unless a format holds an image of this size."""
-    if max(header.width, header.height) > _MAX_SIDE[format]:
-        limit = f"{format} holds at most {_MAX_SIDE[format]} pixels a side"
+def check_encodable(
+    header: ImageHeader,
+    format: str,  # noqa: A002 - as in Pillow
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Raise ImageProblemError (TOO_MANY_PIXELS) unless an image can be encoded in a format.
+
+    ``size`` are the sides that it will have, if not its own.
+    """
+    if max(size or (header.width, header.height)) > MAX_SIDE[format]:
+        limit = f"{format} holds at most {MAX_SIDE[format]} pixels a side"
     elif header.width * header.height > DEFAULT_LIMITS.max_pixels:
         limit = f"at most {DEFAULT_LIMITS.max_pixels} pixels can be encoded anew"
     else:
@@ -86,41 +127,53 @@ def check_encodable(header: ImageHeader, format: str) -> None:  # noqa: A002 - a
     raise ImageProblemError(Problem.TOO_MANY_PIXELS, f"{header.width} x {header.height}; {limit}")
 
 
-def encode(data: bytes | memoryview, header: ImageHeader, options: EncodeOptions) -> Encoded:
-    """Decode the first frame in full and encode it anew, upright; equal input gives equal bytes.
+def encode(
+    data: bytes | memoryview,
+    header: ImageHeader,
+    options: EncodeOptions,
+    changes: Changes = _NO_CHANGES,
+) -> Encoded:
+    """Decode the first frame once, change it, and encode it, upright; equal input, equal bytes.
 
-    Pixels follow the rules of :func:`decode`, but PNG and WebP keep alpha, and PNG keeps 16-bit
-    grey. An ICC profile is kept where it fits what is written, as its pixels are not converted; all
-    other metadata (EXIF, XMP, comments) is left out.
+    Pixels follow the rules of :func:`decode`, but PNG, WebP and AVIF keep alpha, and PNG keeps
+    16-bit grey. An ICC profile is kept where it fits what is written and was not applied; all other
+    metadata (EXIF, XMP, comments) is left out. A JPEG that becomes a quarter of its size or less,
+    per side, is reduced while it is decoded, to twice that size or more.
 
     Raises:
         ImageProblemError: as :func:`check_decode`; TOO_MANY_PIXELS if a side is too long for the
             format.
     """
-    check_encodable(header, options.format)
+    to = changes.layout
+    check_encodable(header, options.format, to.size if to else None)
     with guarded(Problem.DECODE_FAILED):
         opened = open_image(data, header.format)
         depth = _depth(opened)  # known only until the pixels are loaded
-        image = load_image(opened, header)
-        profile, has_exif = image.info.get("icc_profile"), "exif" in image.info
-        ready, background = _ready(image, options)
+        image, width, height = _load(data, opened, header, to)
+        profile, has_exif = opened.info.get("icc_profile"), "exif" in opened.info
+        applied = changes.srgb and is_other(profile)
+        ready, background = _ready(image, options, profile if applied else None)
         ready = upright(ready, header)
+        if to:
+            ready = resize(ready, width, height, to, changes.shrink, options.background)
+            background = options.background if to.size > to.scaled else background
         ready.info = {}  # or the encoders would write comments and colour keys from it
-        lossy = options.format != "png"
-        subsampled = options.format == "jpeg" and ready.mode == "RGB"
-        fits = profile_space(profile) == (b"RGB " if ready.mode in {"RGB", "RGBA"} else b"GRAY")
-        out = io.BytesIO()
-        ready.save(
-            out,
-            options.format,
-            icc_profile=profile if fits else None,
-            **({"quality": options.quality} if lossy else {}),
-            **({"subsampling": options.subsampling} if subsampled else {}),
+        fits = not applied and (
+            profile_space(profile) == (b"RGB " if ready.mode in {"RGB", "RGBA"} else b"GRAY")
         )
-    icc = "kept" if fits else "applied" if profile_space(profile) == b"CMYK" else "dropped"
-    words = {
-        "quality": options.quality if lossy else None,
-        "subsampling": options.subsampling if subsampled else None,
+        settings = _settings(ready, options)
+        if changes.own_tables and image.mode == ready.mode:
+            settings = _own_tables(opened, header) or settings
+        out = io.BytesIO()
+        ready.save(out, options.format, icc_profile=profile if fits else None, **settings)
+    icc = "kept" if fits else "dropped"
+    if applied or profile_space(profile) == b"CMYK":
+        icc = "applied"
+    words: dict[str, object] = {
+        "quality": settings.get("quality"),
+        "tables": "kept" if "qtables" in settings else None,
+        "subsampling": settings.get("subsampling"),
+        "progressive": "yes" if "progressive" in settings else None,
         "from": header.format,
         "mode": f"{image.mode}>{ready.mode}" if image.mode != ready.mode else None,
         "background": background,
@@ -130,28 +183,114 @@ def encode(data: bytes | memoryview, header: ImageHeader, options: EncodeOptions
         "frame": f"1/{header.frames}" if header.frames > 1 else None,
         "icc": icc if profile else None,
         "exif": "dropped" if has_exif else None,
+        **(_told(to, header, changes.shrink) if to else {}),
     }
     made = [options.format, *(f"{name}={value}" for name, value in words.items() if value)]
     return Encoded(out.getvalue(), *ready.size, ready.mode, " ".join(made))
 
 
-def _ready(image: Image.Image, options: EncodeOptions) -> tuple[Image.Image, str | None]:
-    """Return an image in a mode that the format holds, and what alpha was laid over, if it was."""
+def _told(to: Layout, header: ImageHeader, shrink: Filter) -> dict[str, str | None]:
+    """Return the words for how an image was resized."""
+    (width, height), own = to.scaled, (header.width, header.height)
+    used = shrink if width < own[0] or height < own[1] else "lanczos"
+    return {
+        "size": "{}x{}>{}x{}".format(*own, *to.size),
+        "scaled": f"{width}x{height}" if to.scaled not in {own, to.size} else None,
+        "filter": used if to.scaled != own else None,
+    }
+
+
+def _load(
+    data: bytes | memoryview, opened: ImageFile.ImageFile, header: ImageHeader, to: Layout | None
+) -> tuple[Image.Image, float, float]:
+    """Return the first frame as it is stored, and its upright sides in its own pixels.
+
+    These end within the last pixels of an image that was reduced while it was decoded.
+    """
+    if to and header.format == "jpeg" and header.mode != "CMYK":
+        factor = reduction(header.width, header.height, to.scaled)
+        gray = header.mode == "L"
+        pixels = turbo(data, header, "GRAY" if gray else "RGBX", factor, fast=False)
+        if pixels is not None:
+            image = Image.fromarray(pixels[..., 0]) if gray else _rgb_image(pixels)
+            return image, header.width / factor, header.height / factor
+    return load_image(opened, header), header.width, header.height
+
+
+def _rgb_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return (height, width, 4) pixels, of which the last channel is padding, as RGB; no copy."""
+    height, width, channels = pixels.shape
+    values = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), channels)
+    return Image.fromarrow(values, "RGB", (width, height))
+
+
+def _ready(
+    image: Image.Image, options: EncodeOptions, profile: bytes | None
+) -> tuple[Image.Image, str | None]:
+    """Return an image in a mode that the format holds, and what alpha was laid over, if it was.
+
+    ``profile`` is what is to be converted from, to sRGB.
+    """
     if (
         options.format == "png"
         and image.mode.startswith("I;16")
         and not image.has_transparency_data
+        and profile is None
     ):
         return Image.fromarray(np.asarray(image).astype(np.uint16)), None
     plain = plain_image(image)
+    if profile is not None:
+        plain = to_srgb(plain, profile)
     alpha = plain.mode in {"LA", "RGBA"}
     if options.format == "jpeg" and alpha:
         return lay_over(plain, options.background), options.background
-    if options.format == "webp":
+    if options.format in {"webp", "avif"}:
         # The encoder leaves out alpha that is opaque everywhere, so it is left out here, too.
         seen = alpha and plain.getchannel("A").getextrema() != (255, 255)
         return plain.convert("RGBA" if seen else "RGB"), None
     return plain, None
+
+
+def _settings(ready: Image.Image, options: EncodeOptions) -> dict[str, object]:
+    """Return what Pillow's encoder is told."""
+    if options.format == "png":
+        return {}
+    settings: dict[str, object] = {"quality": options.quality}
+    if options.format == "avif" or (options.format == "jpeg" and ready.mode == "RGB"):
+        settings["subsampling"] = options.subsampling
+    if options.format == "avif":
+        settings["max_threads"] = 1  # the workers are as many as the cores
+    if options.format == "jpeg" and options.progressive:
+        settings["progressive"] = True
+    return settings
+
+
+_SUBSAMPLED = {1: "4:2:2", 2: "4:2:0"}
+
+
+def _own_tables(opened: ImageFile.ImageFile, header: ImageHeader) -> dict[str, object]:
+    """Return a JPEG's own quantisation tables and subsampling, as they are once it is upright.
+
+    Nothing if they cannot serve: the file has no luma, or misses a table.
+    """
+    if not isinstance(opened, JpegImagePlugin.JpegImageFile):
+        return {}
+    numbers = [table for *_, table in opened.layer]
+    rgb = opened.info.get("adobe_transform") == 0 and len(numbers) > 1
+    if rgb or not opened.quantization.keys() >= set(numbers):
+        return {}
+    turned = header.exif_orientation >= 5  # 5 to 8 swap the sides
+    tables = [np.reshape(opened.quantization[number], (8, 8)) for number in numbers]
+    found: dict[str, object] = {
+        "qtables": [(table.T if turned else table).ravel().tolist() for table in tables]
+    }
+    if len(numbers) > 1:
+        sampling = _SUBSAMPLED.get(JpegImagePlugin.get_sampling(opened), "4:4:4")
+        # Pillow has no word for 4:2:2 that was turned
+        found["subsampling"] = "4:4:4" if turned and sampling == "4:2:2" else sampling
+    if "progression" in opened.info:
+        found["progressive"] = True
+    return found
 
 
 def _depth(image: ImageFile.ImageFile) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image
 
 from pixsieve.image.check import open_whole, turbo
 from pixsieve.image.pillow import load_image
 from pixsieve.image.problem import guarded
+from pixsieve.image.srgb import to_srgb
 from pixsieve.schema import Problem
 
 if TYPE_CHECKING:
@@ -141,26 +140,8 @@ def _stretch(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 _STRETCHED_ROWS = 256
 
 
-def profile_space(profile: bytes | None) -> bytes:
-    """Return the colour space an ICC profile is for, such as ``b"RGB "`` (ICC.1:2022, 7.2.8)."""
-    return profile[16:20] if profile and profile[36:40] == b"acsp" else b""
-
-
 def _cmyk_to_srgb(image: Image.Image) -> Image.Image:
-    profile: bytes | None = image.info.get("icc_profile")
-    if profile and profile_space(profile) == b"CMYK":
-        with contextlib.suppress(
-            ImageCms.PyCMSError, OSError
-        ):  # a broken profile is as good as none
-            converted = ImageCms.profileToProfile(
-                image,
-                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.createProfile("sRGB"),
-                outputMode="RGB",
-            )
-            if converted is not None:
-                return converted
-    return image.convert("RGB")
+    return to_srgb(image, image.info.get("icc_profile") or b"").convert("RGB")
 
 
 def lay_over(image: Image.Image, background: str) -> Image.Image:
