@@ -164,8 +164,8 @@ def encode(
         settings = _settings(ready, options)
         if changes.own_tables and image.mode == ready.mode:
             settings = _own_tables(opened, header) or settings
-        out = io.BytesIO()
-        ready.save(out, options.format, icc_profile=profile if fits else None, **settings)
+        settings["icc_profile"] = profile if fits else None
+        saved = _saved(ready, options.format, settings)
     icc = "kept" if fits else "dropped"
     if applied or profile_space(profile) == b"CMYK":
         icc = "applied"
@@ -186,7 +186,7 @@ def encode(
         **(_told(to, header, changes.shrink) if to else {}),
     }
     made = [options.format, *(f"{name}={value}" for name, value in words.items() if value)]
-    return Encoded(out.getvalue(), *ready.size, ready.mode, " ".join(made))
+    return Encoded(saved, *ready.size, ready.mode, " ".join(made))
 
 
 def _told(to: Layout, header: ImageHeader, shrink: Filter) -> dict[str, str | None]:
@@ -263,6 +263,20 @@ def _settings(ready: Image.Image, options: EncodeOptions) -> dict[str, object]:
     if options.format == "jpeg" and options.progressive:
         settings["progressive"] = True
     return settings
+
+
+def _saved(image: Image.Image, format: str, settings: dict[str, object]) -> bytes:  # noqa: A002
+    out = io.BytesIO()
+    block = ImageFile.MAXBLOCK
+    try:
+        if "progressive" in settings:
+            # Pillow's buffer must hold all scans, and is too small for noise. Not even noise at
+            # quality 100 takes two bytes a sample.
+            ImageFile.MAXBLOCK = max(block, 2 * image.width * image.height * len(image.getbands()))
+        image.save(out, format, **settings)
+    finally:
+        ImageFile.MAXBLOCK = block
+    return out.getvalue()
 
 
 _SUBSAMPLED = {1: "4:2:2", 2: "4:2:0"}
