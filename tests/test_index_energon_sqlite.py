@@ -1,9 +1,11 @@
 """``index.sqlite``: the rows that ``energon prepare`` writes."""
 
 import contextlib
+import io
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
@@ -102,3 +104,22 @@ def test_equals_energon_prepare(tmp_path, make):
     )  # fmt: skip
     path = Path(".nv-meta", "index.sqlite")
     assert rows(dataset.folder / path) == rows(theirs.folder / path)
+
+
+@pytest.mark.loaders
+@pytest.mark.filterwarnings("ignore")
+def test_energon_finds_samples_by_key(tmp_path):
+    from megatron.energon.epathlib import EPath  # noqa: PLC0415
+    from megatron.energon.flavors.webdataset.indexing import SqliteIndexReader  # noqa: PLC0415
+
+    dataset = exports.mixed(tmp_path / "out")
+    exports.index_files(dataset, ["energon", "energon_sqlite"], tmp_path)
+    reader = SqliteIndexReader(EPath(dataset.folder / ".nv-meta" / "index.sqlite"))
+    tars = sorted(dataset.folder.glob("*.tar"))
+    assert reader.get_sample_count() == 12
+    for number in range(12):
+        key = f"key-{number:04d}"
+        place = reader.get_sample_pointer_by_key(key)
+        data = tars[place.tar_file_id].read_bytes()
+        with tarfile.open(fileobj=io.BytesIO(data[place.byte_offset :][: place.byte_size])) as tar:
+            assert {name.partition(".")[0] for name in tar.getnames()} == {key}
