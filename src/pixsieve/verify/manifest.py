@@ -199,6 +199,13 @@ def _check_names(manifest: Manifest, findings: Findings) -> bool:
         faults += [
             f"does not list {n!r} of a shard" for n in (shard.tar, shard.sidecar) if n not in names
         ]
+    of_shards = {name for shard in manifest.shards for name in (shard.tar, shard.sidecar)}
+    faults += [
+        f"lists {name!r}, which is no shard's, though loaders that read all of its kind take it"
+        for name in names
+        if name.endswith((".tar", ".parquet")) and "/" not in name
+        if name not in of_shards and name != "dropped.parquet"
+    ]
     shards = Counter(shard.tar for shard in manifest.shards)
     faults += [
         f"has the shard {name!r} {count} times" for name, count in shards.items() if count > 1
