@@ -3,7 +3,7 @@
 A type is plain JSON itself, so that it can be kept as a short text:
 
 - ``"string"``, ``"bool"``, ``"int"``, ``"float"``; ``"long"`` for whole numbers that no double
-  holds exactly, ``"null"`` where there is nothing else, ``"mixed"`` for values of several types, and
+  holds exactly, ``"null"`` where there is nothing else, ``"mixed"`` for values of several types and
   for what is too deep, too wide or too large to be described;
 - ``[T]`` for lists with items of the type T, ``["null"]`` if none has any;
 - ``{"key": T}`` for objects;
@@ -168,10 +168,12 @@ def paths(kind: Type, above: str = "") -> Iterator[tuple[str, Type]]:
         yield from paths(found[0], f"{above}[]")
     elif isinstance(found, dict):
         for key, inner in found.items():
-            path = f"{above}.{_shown(key)}" if above else _shown(key)
+            path = path_of(key, above)
             yield path, inner
             yield from paths(inner, path)
 
 
-def _shown(key: str) -> str:
-    return key if key and not set(key) & set('."[]') else _quoted(key)
+def path_of(key: str, above: str = "") -> str:
+    """Return the path of an object's key, whose own path is ``above``."""
+    shown = key if key and not set(key) & set('."[]') else _quoted(key)
+    return f"{above}.{shown}" if above else shown

@@ -189,6 +189,13 @@ the image first. ``exif_orientation`` is the tag in the exported bytes, 1 if the
 ``metadata_problem`` is that of the inspection.
 """
 
+ORIGINALS = pa.schema(
+    [pa.field("original_json", pa.string()), pa.field("original_txt", pa.string())]
+)
+"""Columns that follow those of the contract where members were made uniform: ``.json`` members, and
+``.txt`` members that are not UTF-8, as they were. What is not UTF-8 stands as a ``data:`` address
+in base64 (RFC 2397). Each is there only if the export has such members."""
+
 DROPPED = pa.schema(
     [
         pa.field("image_id", pa.string(), nullable=False),
@@ -211,6 +218,8 @@ DROPPED = pa.schema(
 object."""
 
 RESERVED = frozenset(
-    name for table in (INDEX, INSPECTION, SAMPLE, SELECTION, SIDECAR) for name in table.names
+    name
+    for table in (INDEX, INSPECTION, SAMPLE, SELECTION, SIDECAR, ORIGINALS)
+    for name in table.names
 )
 """Column names that neither a json field nor a scorer may take."""

@@ -357,8 +357,9 @@ def _export(
                 before = job.ledger.done(fingerprint("export", shard.digest, stem), work.Exported)
                 expected = before.shard if before else known.get(stem)
                 bound = functools.partial(
-                    work.export, shard, stem, writer, job.plan.added.names, expected, job.site
-                )
+                    work.export, shard, stem, writer, job.plan.added.names, expected,
+                    planned.uniform, job.site,
+                )  # fmt: skip
                 yield Unit(name=f"export {stem}", work=bound)
 
         began = time.perf_counter()

@@ -23,6 +23,7 @@ from pixsieve.export.contents import Contents  # noqa: TC001  # the ledger looks
 from pixsieve.export.files import record, seal, stands
 from pixsieve.export.plan import Groups, plan_export
 from pixsieve.export.shard import WrittenShard, write_shard
+from pixsieve.export.uniform import Uniform  # noqa: TC001  # likewise
 from pixsieve.fingerprint import fingerprint
 from pixsieve.scorers.measure import PROBLEM, PROBLEM_DETAIL, Scorer, measure_part, missing_rows
 from pixsieve.select import evidence
@@ -156,6 +157,7 @@ class Planned:
     digest: str
     shards: tuple[ShardPlan, ...]
     contents: Contents
+    uniform: Uniform | None
 
     @property
     def tables(self) -> tuple[TableRecord, ...]:
@@ -457,7 +459,9 @@ def plan(
         )
         for shard in found.shards
     )
-    return Planned(digest=found.digest, shards=shards, contents=found.contents)
+    return Planned(
+        digest=found.digest, shards=shards, contents=found.contents, uniform=found.uniform
+    )
 
 
 def export(
@@ -466,6 +470,7 @@ def export(
     writer: ImageWriterStage,
     added: Sequence[str],
     expected: WrittenShard | None,
+    uniform: Uniform | None,
     site: Site,
     context: Context,
 ) -> Exported:
@@ -478,7 +483,7 @@ def export(
     table = tables.read_table(site.workspace.resolve(shard.table.path))
     with site.files() as files:
         sidecar, encoded = write_shard(
-            table, added, stem, writer, files, LocalStorage(), context.guard
+            table, added, stem, writer, files, LocalStorage(), context.guard, uniform
         )
     with context.timed("seal"):
         tar = record(output, f"{stem}.tar")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pixsieve import image
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pixsieve import image, json_types
 from pixsieve.export.members import Sibling, named
+from pixsieve.scorers.inspection import MAX_TEXT_BYTES, NOT_UTF8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    import pyarrow as pa
+    from collections.abc import Iterable, Mapping
 
     from pixsieve.export.writer import ImageWriterStage
+
+Kinds = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +31,17 @@ class Contents:
         samples: How many there are.
         images: Extension of images, as exported, and how many samples have it.
         members: Likewise of all other members.
-        json: The type of all json members together; ``None`` if there are none.
-        json_uneven: Paths of what some of them lack, or have as null.
+        json: The type of all json members together, without what is uneven: such as
+            ``{"a": "int", "b": ["string"], "c": {"x": "float"}}``; leaves are ``string``, ``int``,
+            ``float``, ``bool``, ``null`` and ``mixed``. ``None`` if there are none that can be
+            read.
+        json_uneven: Paths in it, such as ``c.x``, of what some of them lack, or have as null; of
+            lists that are empty in some, or have nulls, ``b[]``.
+        json_type: The same with the marks of :mod:`pixsieve.json_types`.
+        json_kinds: Path to how many json members have what there; ``uneven`` is a list's item that
+            only some of its items have.
+        unread: How many members cannot be read as what they are: ``txt`` that is not UTF-8,
+            ``json`` that is not JSON; ``large`` is json beyond what is read at all.
     """
 
     samples: int
@@ -34,40 +49,125 @@ class Contents:
     members: dict[str, int]
     json: Any = None
     json_uneven: tuple[str, ...] = field(default=())
+    json_type: Any = None
+    json_kinds: Kinds = field(default_factory=dict)
+    unread: dict[str, int] = field(default_factory=dict)
 
 
 def tally(plan: pa.Table, writer: ImageWriterStage) -> Contents:
-    """Return what the samples of a plan table will be made of."""
-    formats = Counter(writer.target_format or name for name in plan["format"].to_pylist())
-    members: Counter[str] = Counter()
-    extensions = plan["siblings"].combine_chunks()
-    flat = extensions.flatten().field("extension").to_pylist()
-    start = 0
-    shapes: Counter[tuple[str, tuple[str, ...]]] = Counter()
-    for name, count in zip(
-        plan["format"].to_pylist(), extensions.value_lengths().to_pylist(), strict=True
-    ):
-        taken = image.FORMATS[writer.target_format or name]
-        shapes[taken, tuple(flat[start : start + count])] += 1
-        start += count
-    for (taken, siblings), samples in shapes.items():
-        found = named([Sibling(each, "", "", 0, 0) for each in siblings], taken)
-        for extension, _ in found:
-            members[extension] += samples
-    return Contents(
-        samples=len(plan),
-        images={image.FORMATS[name]: formats[name] for name in sorted(formats)},
-        members=dict(sorted(members.items())),
+    """Return what the samples of a plan table will be made of, as they are found."""
+    groups, large = _grouped(plan)
+    images, members = Counter[str](), Counter[str]()
+    types, unread = Counter[str](), Counter[str]()
+    for group in groups.to_pylist():
+        samples = group["count_all"]
+        siblings = group["extensions"].split("/") if group["members"] else []
+        extension = image.FORMATS[writer.target_format or group["format"]]
+        images[extension] += samples
+        for name, _ in named([Sibling(each, "", "", 0, 0) for each in siblings], extension):
+            members[name] += samples
+        if group["json_type"] is not None:
+            types[group["json_type"]] += samples
+        elif "json" in siblings:
+            unread["json"] += samples
+        if group["not_utf8"]:
+            unread["txt"] += samples
+    if large:
+        unread["large"] = large
+    return _contents(len(plan), images, members, unread, *_json(types))
+
+
+def _grouped(plan: pa.Table) -> tuple[pa.Table, int]:
+    """Return the combinations that there are, with counts; and how many json are too large."""
+    lists = plan["siblings"].combine_chunks()
+    borders = np.concatenate(([0], np.cumsum(lists.value_lengths().to_numpy())))
+    flat = lists.flatten()
+    names = pa.ListArray.from_arrays(pa.array(borders, pa.int32()), flat.field("extension"))
+    sizes = flat.field("size").to_numpy(zero_copy_only=False)
+    is_json = pc.equal(flat.field("extension"), "json").to_numpy(zero_copy_only=False)
+    problem = plan["metadata_problem"].combine_chunks()
+    found = pa.table(
+        {
+            "format": plan["format"].combine_chunks(),
+            "members": lists.value_lengths(),
+            "extensions": pc.binary_join(names, "/"),  # which no extension has in it
+            "json_type": plan["json_type"].combine_chunks(),
+            "not_utf8": pc.fill_null(pc.starts_with(problem, NOT_UTF8), fill_value=False),
+        }
     )
+    groups = found.group_by(found.column_names, use_threads=False).aggregate([([], "count_all")])
+    return groups, int((sizes[is_json] > MAX_TEXT_BYTES).sum())
+
+
+def _json(types: Mapping[str, int]) -> tuple[Any, Kinds]:
+    """Return the merged type of documents, and what they have at each path."""
+    if not types:
+        return None, {}
+    parsed = [(json_types.parse(text), types[text]) for text in sorted(types)]
+    merged = functools.reduce(json_types.merge, (kind for kind, _ in parsed))
+    kinds: dict[str, Counter[str]] = {}
+    for kind, samples in parsed:
+        for path, inner in (("", kind), *json_types.paths(kind)):
+            kinds.setdefault(path, Counter())[_word(inner)] += samples
+    return merged, {path: dict(found) for path, found in kinds.items()}
+
+
+def _word(kind: Any) -> str:
+    if json_types.is_uneven(kind):
+        return "uneven"
+    if isinstance(kind, dict):
+        return "object"
+    return "list" if isinstance(kind, list) else str(json_types.plain(kind))
 
 
 def together(found: Iterable[Contents]) -> Contents:
     """Return what the samples of several tables are made of."""
-    samples, images, members = 0, Counter[str](), Counter[str]()
+    samples, merged = 0, None
+    images, members, unread = Counter[str](), Counter[str](), Counter[str]()
+    kinds: dict[str, Counter[str]] = {}
     for each in found:
         samples += each.samples
         images.update(each.images)
         members.update(each.members)
+        unread.update(each.unread)
+        if each.json_type is not None:
+            known = merged is not None
+            merged = json_types.merge(merged, each.json_type) if known else each.json_type
+        for path, words in each.json_kinds.items():
+            kinds.setdefault(path, Counter()).update(words)
+        if len(kinds) > _MANY:
+            kinds = _of_type(merged, kinds)
+    return _contents(samples, images, members, unread, merged, kinds)
+
+
+_MANY = 10_000
+
+
+def _of_type(merged: Any, kinds: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is told of paths that a type still has: ids that are keys are merged away."""
+    known = {"", *(path for path, _ in json_types.paths(merged))}
+    return {path: kinds[path] for path in sorted(kinds) if path in known}
+
+
+def _contents(
+    samples: int,
+    images: Mapping[str, int],
+    members: Mapping[str, int],
+    unread: Mapping[str, int],
+    merged: Any,
+    kinds: Mapping[str, Mapping[str, int]],
+) -> Contents:
+    kept = {} if merged is None else _of_type(merged, kinds)
+    paths = [] if merged is None else json_types.paths(merged)
     return Contents(
-        samples=samples, images=dict(sorted(images.items())), members=dict(sorted(members.items()))
+        samples=samples,
+        images=dict(sorted(images.items())),
+        members=dict(sorted(members.items())),
+        json=None if merged is None else json_types.plain(merged),
+        json_uneven=tuple(
+            path for path, kind in paths if json_types.is_uneven(kind) or kind == json_types.NULL
+        ),
+        json_type=merged,
+        json_kinds={path: dict(sorted(words.items())) for path, words in kept.items()},
+        unread=dict(sorted(unread.items())),
     )

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -23,6 +23,7 @@ from pixsieve.errors import RunError
 from pixsieve.export import tar
 from pixsieve.export.contents import Contents, tally, together
 from pixsieve.export.naming import lasting
+from pixsieve.export.uniform import Uniform, exported, uniform_of
 from pixsieve.fingerprint import fingerprint
 from pixsieve.storage import LocalStorage, tables
 
@@ -45,8 +46,11 @@ HASH_DIGITS = 12
 
 _PROBLEMS = ("problem", "problem_detail")
 _UNTOLD = frozenset(
-    {"rank", "occurrence", "image_name", "image_extension", "image_version", "siblings", "frames"}
-)
+    {
+        "rank", "occurrence", "image_name", "image_extension", "image_version", "siblings",
+        "extensions", "json_type", "frames",
+    }
+)  # fmt: skip
 """Columns of a plan table that no byte of a shard depends on (siblings have a digest)."""
 _LOCATED = [field for field in schema.INDEX if field.name not in _PROBLEMS]
 _READ = [field for field in schema.INSPECTION if field.name not in _PROBLEMS]
@@ -103,11 +107,15 @@ class PlannedShard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExportPlan:
-    """All output shards, the digest of their ordered content, and what they are made of."""
+    """All output shards, the digest of their ordered content, and what they are made of.
+
+    ``uniform`` is what every sample will have, where that was asked for.
+    """
 
     digest: str
     shards: tuple[PlannedShard, ...]
     contents: Contents
+    uniform: Uniform | None
 
 
 def plan_schema(added: pa.Schema) -> pa.Schema:
@@ -169,7 +177,8 @@ def plan_export(
 
     Raises:
         RunError: a split or bucket cannot be part of a file name, two of them give the same file
-            names, or one has too few samples for ``shards_multiple_of``.
+            names, or one has too few samples for ``shards_multiple_of``; or samples cannot be made
+            uniform.
     """
     folder.mkdir(parents=True, exist_ok=True)
     order, groups = _grouped(order, splits, buckets)
@@ -225,7 +234,16 @@ def plan_export(
                     digest=content.hex(),
                 )
             )
-    return ExportPlan(digest=digest.hexdigest(), shards=tuple(shards), contents=together(contents))
+    found, uniform = together(contents), None
+    if writer.members == "uniform":
+        uniform = uniform_of(found)
+        found = exported(found, uniform)
+        shape = fingerprint(uniform.members, uniform.json, uniform.originals)
+        digest.update(shape.encode())
+        shards = [replace(each, digest=fingerprint(each.digest, shape)) for each in shards]
+    return ExportPlan(
+        digest=digest.hexdigest(), shards=tuple(shards), contents=found, uniform=uniform
+    )
 
 
 def _naming(writer: ImageWriterStage) -> dict[str, object]:

@@ -15,13 +15,15 @@ import pyarrow as pa
 from pixsieve import image, schema
 from pixsieve.export.files import FileRecord
 from pixsieve.export.imaging import Made, Source, make
-from pixsieve.export.members import Sibling, named
+from pixsieve.export.members import Sibling
 from pixsieve.export.stream import TarStream
+from pixsieve.export.uniform import beside
 from pixsieve.storage import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pixsieve.export.uniform import Uniform
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.scorers.guard import Guard
     from pixsieve.sources import SourceFiles
@@ -49,6 +51,7 @@ def write_shard(
     files: SourceFiles,
     storage: Storage,
     guard: Guard,
+    uniform: Uniform | None = None,
 ) -> tuple[FileRecord, int]:
     """Write ``stem.tar`` and ``stem.parquet`` into the output.
 
@@ -61,6 +64,7 @@ def write_shard(
         files: Opens the source's files.
         storage: Where the output lies.
         guard: Watches over the encoding of each row.
+        uniform: What every sample has beside its image; ``None``: what is found is copied.
 
     Returns:
         The record of the sidecar, and how many images were encoded anew.
@@ -74,6 +78,7 @@ def write_shard(
     offsets: list[int] = []
     members: list[list[tuple[str, int]]] = []
     made: dict[int, Made] = {}
+    originals: list[dict[str, str]] = []
     paths = [str(output / f"{stem}.tar"), str(output / f"{stem}.parquet")]
     with storage.create_together(paths) as (sink, sidecar_sink):
         stream = TarStream(sink, files)
@@ -91,12 +96,22 @@ def write_shard(
                 made[number] = anew._replace(data=b"")
             offsets.append(offset)
             members.append([(name, size)])
-            for free, other in named(row.siblings, extension):
+            others = beside(row.siblings, extension, row.caption, uniform, files)
+            originals.append(others.originals)
+            for free, other in others.members:
                 name = f"{row.key}.{free}"
-                stream.copy(name, other.file, other.version, other.offset, other.size)
-                members[-1].append((name, other.size))
+                if isinstance(other, bytes):
+                    stream.add(name, other)
+                    members[-1].append((name, len(other)))
+                else:
+                    stream.copy(name, other.file, other.version, other.offset, other.size)
+                    members[-1].append((name, other.size))
         stream.finish()
-        sidecar = _sidecar(plan, added, f"{stem}.tar", offsets, members, made)
+        kept = {
+            name: [row.get(name) for row in originals]
+            for name in (uniform.originals if uniform else ())
+        }
+        sidecar = _sidecar(plan, added, f"{stem}.tar", offsets, members, made, kept)
         data = tables.table_bytes(sidecar, tables.DATASET)
         sidecar_sink.write(data)
         files.check_unchanged()
@@ -110,6 +125,7 @@ class _Row(NamedTuple):
     key: str
     source: Source
     siblings: list[Sibling]
+    caption: str | None
 
 
 def _rows(plan: pa.Table) -> Iterable[_Row]:
@@ -122,7 +138,7 @@ def _rows(plan: pa.Table) -> Iterable[_Row]:
     columns = ("image_file", "image_version", "image_offset", "image_size", "sha256", "format")
     values = (plan[name].to_pylist() for name in columns)
     sources = itertools.starmap(Source, zip(*values, strict=True))
-    return map(_Row, plan["new_key"].to_pylist(), sources, siblings)
+    return map(_Row, plan["new_key"].to_pylist(), sources, siblings, plan["caption"].to_pylist())
 
 
 def _sidecar(
@@ -132,6 +148,7 @@ def _sidecar(
     offsets: list[int],
     members: list[list[tuple[str, int]]],
     made: dict[int, Made],
+    originals: dict[str, list[str | None]],
 ) -> pa.Table:
     columns: dict[str, object] = {
         "image_id": plan["image_id"],
@@ -162,8 +179,12 @@ def _sidecar(
     }
     if made:
         columns |= {name: _replaced(columns[name], name, made) for name in _CHANGED}
-    columns |= {name: plan[name] for name in added}
-    fields = [*schema.SIDECAR, *(plan.schema.field(name) for name in added)]
+    columns |= originals | {name: plan[name] for name in added}
+    fields = [
+        *schema.SIDECAR,
+        *(schema.ORIGINALS.field(name) for name in originals),
+        *(plan.schema.field(name) for name in added),
+    ]
     arrays = [
         column.cast(field.type)
         if isinstance(column := columns[field.name], pa.ChunkedArray)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 1024 * 1024
 """Captions and json with more bytes travel with their sample, but are not read into columns."""
 
+NOT_UTF8 = "txt: not UTF-8"
+"""What ``metadata_problem`` starts with where the ``.txt`` member is not UTF-8."""
+
 _PYTHON_TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
     "int64": (int,),
@@ -145,7 +148,7 @@ def _text(facts: Facts, data: Buffer) -> str | None:
     try:
         return str(view, "utf-8")
     except UnicodeDecodeError as error:
-        _note(facts, f"txt: not UTF-8 at byte {error.start}")
+        _note(facts, f"{NOT_UTF8} at byte {error.start}")
         return None
 
 
