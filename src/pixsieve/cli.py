@@ -22,6 +22,7 @@ import click
 
 from pixsieve import __version__, cli_loaders
 from pixsieve.cli_models import models
+from pixsieve.cli_repair import repair
 from pixsieve.errors import PixsieveError, StorageError, UsageError, VerifyError
 from pixsieve.text import printable
 
@@ -895,6 +896,7 @@ def clean(output: str, workspace: str | None) -> None:
 
 
 pixsieve.add_command(cli_loaders.bench)
+pixsieve.add_command(repair)
 pixsieve.add_command(models)
 
 

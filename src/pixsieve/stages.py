@@ -9,6 +9,7 @@ from pixsieve.scorers.embedding import ImageEmbeddingStage
 from pixsieve.scorers.hashes import PerceptualHashStage
 from pixsieve.scorers.nsfw import ImageNSFWFilterStage
 from pixsieve.scorers.quality import ImageQualityStage
+from pixsieve.scorers.sidecar import SidecarStage
 from pixsieve.scorers.thumbnail import ThumbnailStage
 from pixsieve.select.buckets import BucketStage
 from pixsieve.select.cluster import ClusterStage
@@ -53,6 +54,7 @@ __all__ = [
     "SelectStage",
     "SemanticDeduplicationStage",
     "ShuffleStage",
+    "SidecarStage",
     "SortStage",
     "SplitStage",
     "Stage",

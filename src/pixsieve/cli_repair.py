@@ -1,0 +1,105 @@
+"""``pixsieve repair``: a sound dataset of what can be read of a faulty one."""
+
+# ruff: noqa: PLC0415  # whatever is heavy is imported by the command that needs it
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pixsieve.engine.progress import Progress
+
+
+@click.command(short_help="Make a sound dataset of a faulty one.")
+@click.argument("source", metavar="DIR", type=click.Path())
+@click.argument("output", metavar="OUT", type=click.Path())
+@click.option(
+    "--strict", is_flag=True,
+    help="Drop images whose caption is in doubt, too: tar and table differ, and nothing says which "
+    "of them is right.",
+)  # fmt: skip
+@click.option(
+    "--images-per-tar", type=click.IntRange(min=1), metavar="N", show_default="as in DIR",
+    help="Images in each tar.",
+)  # fmt: skip
+@click.option(
+    "--format", "formats", multiple=True, metavar="NAME",
+    help="Write another format as well, such as parquet or mds. May be given several times.",
+)  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(min=1), metavar="N", show_default="one per processor",
+    help="Worker processes. No result depends on how many there are.",
+)  # fmt: skip
+@click.option(
+    "--workspace", type=click.Path(), metavar="DIR", show_default=".pixsieve in OUT",
+    help="Where working state lies.",
+)  # fmt: skip
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
+def repair(
+    *,
+    source: str,
+    output: str,
+    strict: bool,
+    images_per_tar: int | None,
+    formats: tuple[str, ...],
+    workers: int | None,
+    workspace: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Make a sound dataset of a faulty one.
+
+    DIR is a folder with tars, whoever made them; nothing in it is changed. OUT is the folder of the
+    new dataset. What can be read is taken over, with its key and its columns; what was wrong about
+    it is mended; and what is lost is named, with the reason. If a repair is stopped, the same
+    command goes on where it was.
+
+    \b
+    Examples:
+      pixsieve repair broken/ sound/
+      pixsieve repair laion/ sound/ --images-per-tar 5000
+      pixsieve repair broken/ sound/ --json | jq .lost
+    """  # noqa: D301  # \b tells click to leave the lines as they are
+    from pixsieve.engine.local import LocalExecutor
+    from pixsieve.repair import repair as run
+
+    with _progress(quiet=quiet, as_json=as_json) as progress:
+        report = run(
+            source,
+            output,
+            strict=strict,
+            images_per_tar=images_per_tar,
+            formats=formats,
+            executor=LocalExecutor(workers=workers),
+            workspace=workspace,
+            progress=progress,
+        )
+    if as_json:
+        click.echo(report.to_json())
+    elif not quiet:
+        click.echo(report.to_text(), nl=False)
+
+
+@contextlib.contextmanager
+def _progress(*, quiet: bool, as_json: bool) -> Iterator[Progress]:
+    from pixsieve.engine.progress import JsonLines, Lines, Quiet
+
+    if quiet:
+        yield Quiet()
+    elif as_json:
+        yield JsonLines()
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from pixsieve.engine.bars import Bars
+
+        with Bars() as bars:
+            yield bars
+    else:
+        yield Lines()
