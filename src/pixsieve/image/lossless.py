@@ -15,6 +15,7 @@ import struct
 import sys
 from typing import TYPE_CHECKING, Final
 
+from pixsieve.image.header import probe
 from pixsieve.image.strip import EXIF, XMP, jpeg_segments
 
 if TYPE_CHECKING:
@@ -87,10 +88,10 @@ def _library() -> ctypes.CDLL | None:
 def turned_upright(data: bytes, orientation: int) -> bytes | None:
     """Turn a JPEG by its coefficients; ``None`` where that cannot be done exactly.
 
-    It cannot if a side whose end would come to the front has a part of a block at its end, and is
-    not done if libjpeg finds a flaw in the file. Progressive files stay progressive. Metadata
-    stays, but says that the image is upright now; an EXIF thumbnail, which is not turned, and
-    further pictures go.
+    It cannot if a side whose end would come to the front has a part of a block at its end. It is
+    not done if libjpeg finds a flaw in the file, or the EXIF block is too broken to be changed.
+    Progressive files stay progressive. Metadata stays, but says that the image is upright now; an
+    EXIF thumbnail, which is not turned, and further pictures go.
 
     Args:
         data: a JPEG.
@@ -117,10 +118,12 @@ def turned_upright(data: bytes, orientation: int) -> bytes | None:
             ctypes.byref(transform),
             _STOP_ON_WARNING,
         )
-        return None if failed else ctypes.string_at(out, size.value)
+        turned = None if failed else ctypes.string_at(out, size.value)
     finally:
         library.tjFree(out)
         library.tjDestroy(handle)
+    # A block that is cut behind the tag still says how the image was turned before.
+    return turned if turned and probe(turned).exif_orientation == 1 else None
 
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]")
@@ -160,9 +163,9 @@ def _upright_exif(tiff: bytes, *, swapped: bool) -> bytes:
             inner, _ = _entries(block, order, place)
             sides = [inner[tag] for tag in (0xA002, 0xA003) if tag in inner]
             if len(sides) == 2:
-                one, other = (bytes(block[at + 2 : at + 12]) for at in sides)
-                block[sides[0] + 2 : sides[0] + 12] = other
-                block[sides[1] + 2 : sides[1] + 12] = one
+                one, other = (struct.unpack_from("10s", block, at + 2) for at in sides)
+                struct.pack_into("10s", block, sides[0] + 2, *other)
+                struct.pack_into("10s", block, sides[1] + 2, *one)
     return bytes(block)
 
 

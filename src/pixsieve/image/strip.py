@@ -66,7 +66,9 @@ def strip(data: bytes, format: str, *, orientation: int = 1) -> Stripped:  # noq
     exif = exif_of(orientation) if orientation != 1 else b""
     kept, dropped = _STRIPPERS[format](data, exif)
     stripped = b"".join(kept)
-    return Stripped(stripped, tuple(dict.fromkeys(dropped)) if stripped != data else ())
+    if stripped == data:
+        return Stripped(data, ())
+    return Stripped(stripped, tuple(dict.fromkeys(dropped)))
 
 
 def exif_of(orientation: int) -> bytes:

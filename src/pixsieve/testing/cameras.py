@@ -133,13 +133,27 @@ def camera_jpeg(
         segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + XMP),
         segment(0xE1, b"http://ns.adobe.com/xmp/extension/\0" + bytes(32) + b"secret" * 10_000),
         icc_segments(icc, icc_part),
-        segment(0xE2, b"MPF\0MM\0*" + bytes(60)),
+        segment(0xE2, _MPF),
         segment(0xE2, b"FPXR\0\0" + b"secret" * 10_000),
         segment(0xED, iptc()),
         segment(0xEF, b"private secret"),
         segment(0xFE, b"a comment: secret"),
     ]
-    return plain[:behind_jfif] + b"".join(segments) + plain[behind_jfif:] + images.photo(1, 48, 32)
+    first = plain[:behind_jfif] + b"".join(segments) + plain[behind_jfif:]
+    second = images.photo(1, 48, 32)
+    from_index = len(first) - first.index(_MPF) - 4
+    listed = struct.pack(">8I", 0x030000, len(first), 0, 0, 0, len(second), from_index, 0)
+    return first.replace(_MPF, _MPF[:-32] + listed) + second
+
+
+_MPF = (
+    b"MPF\0MM\0*\0\0\0\x08\0\3"
+    + struct.pack(">HHI4s", 0xB000, 7, 4, b"0100")
+    + struct.pack(">HHII", 0xB001, 4, 1, 2)
+    + struct.pack(">HHII", 0xB002, 7, 32, 50)
+    + bytes(4 + 32)
+)
+"""The contents of an index of two pictures (CIPA DC-007), with room for what it lists."""
 
 
 def described_png(orientation: int = 1, **options: Any) -> bytes:
