@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pixsieve.loaders import LOADERS
@@ -39,12 +39,14 @@ class Task:
         how: How its samples are read.
         seconds: How long to go on reading it again and again, ``None`` to read it once and send
             every sample.
+        again_decoded: Whether to read it once more then, and decode, after ``again``.
     """
 
     loader: str
     folder: Folder
     how: How
     seconds: float | None = None
+    again_decoded: bool = False
 
     def to_json(self) -> str:
         """Return the task as an argument of the child."""
@@ -97,7 +99,11 @@ def _run(task: Task, loader: Loader, out: TextIO) -> None:
     start = loader.open(task.folder, task.how)
     opened = time.monotonic() - began
     if task.seconds is None:
-        _send(out, "done", _send_all(start, out))
+        count = _send_all(start, out)
+        if task.again_decoded:
+            _send(out, "again", None)
+            _send_all(loader.open(task.folder, replace(task.how, decode=True)), out)
+        _send(out, "done", count)
     else:
         _send(out, "done", {"opened": opened} | _measure(start, task, out))
 

@@ -141,9 +141,7 @@ class _Reading:
         try:
             check(loader, expected.folder)
             can_decode = decode and "decode" in loader.can
-            samples = self._pass(python, decode=can_decode and loader.keeps)
-            if can_decode and not loader.keeps:
-                self._pass(python, decode=True)
+            samples = self._read(python, decode=can_decode)
         except LoaderFailedError as error:
             file = need or loader.through or expected.shards[0].tar
             self.findings.add("load-failed", file, f"{loader.name}: {error}")
@@ -154,24 +152,38 @@ class _Reading:
             compared=("key", *(name for name in _FIELDS if name in self.compared)),
         )
 
-    def _pass(self, python: str | None, *, decode: bool) -> int:
-        """Read all samples once; return how many there were."""
-        self.seen = np.zeros(len(self.expected.keys), np.bool_)
-        self.last = -1
-        self.in_order = True
-        how = How(workers=self.loader.workers, decode=decode)
-        task = Task(loader=self.loader.name, folder=self.expected.folder, how=how)
-        count = 0
+    def _read(self, python: str | None, *, decode: bool) -> int:
+        """Read all samples, and where decoding loses the bytes twice; return how many they were."""
+        loader, count = self.loader, 0
+        task = Task(
+            loader=loader.name,
+            folder=self.expected.folder,
+            how=How(workers=loader.workers, decode=decode and loader.keeps),
+            again_decoded=decode and not loader.keeps,
+        )
+        self._begin()
         with running(task, python) as messages:
             for kind, value in messages:
                 if kind == "version":
                     self.version = value
                 elif kind == "sample":
-                    count += 1
                     self._take(*value)
+                elif kind == "again":
+                    self._end()
+                    self._begin()
+                elif kind == "done":
+                    count = value
+        self._end()
+        return count
+
+    def _begin(self) -> None:
+        self.seen = np.zeros(len(self.expected.keys), np.bool_)
+        self.last = -1
+        self.in_order = True
+
+    def _end(self) -> None:
         for number in np.flatnonzero(~self.seen).tolist():
             self._differs(number, "is not given")
-        return count
 
     def _take(
         self, key: str, sha256: str | None, size: list[int] | None, caption: str | None

@@ -28,15 +28,16 @@ class RayLoader(Loader):
         import ray
         import ray.data
 
-        ray.init(
-            num_cpus=max(1, how.workers),
-            include_dashboard=False,
-            configure_logging=False,
-            log_to_driver=False,
-            object_store_memory=_MEMORY,
-            _temp_dir=f"{folder.scratch}/ray",
-        )
-        atexit.register(ray.shutdown)
+        if not ray.is_initialized():
+            ray.init(
+                num_cpus=max(1, how.workers),
+                include_dashboard=False,
+                configure_logging=False,
+                log_to_driver=False,
+                object_store_memory=_MEMORY,
+                _temp_dir=f"{folder.scratch}/ray",
+            )
+            atexit.register(ray.shutdown)
         context = ray.data.DataContext.get_current()
         context.execution_options.preserve_order = not how.shuffle
         context.enable_progress_bars = False
