@@ -22,6 +22,9 @@ import click
 
 from pixsieve import __version__, cli_loaders
 from pixsieve.cli_models import models
+from pixsieve.cli_options import Command as _Command
+from pixsieve.cli_options import option as _option
+from pixsieve.cli_options import options as _options
 from pixsieve.cli_repair import repair
 from pixsieve.errors import PixsieveError, StorageError, UsageError, VerifyError
 from pixsieve.text import printable
@@ -199,49 +202,12 @@ class _Split(click.ParamType[tuple[str, float]]):
 # -- help -------------------------------------------------------------------------------------
 
 
-class _Option(click.Option):
-    """An option that stands under a heading."""
-
-    def __init__(self, *names: Any, heading: str = "Options", **settings: Any) -> None:
-        super().__init__(*names, **settings)
-        self.heading = heading
-
-
-class _Command(click.Command):
-    """A command whose options stand under headings, in the order in which they are declared."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        headings: dict[str, list[tuple[str, str]]] = {}
-        for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if isinstance(param, click.Option) and record is not None:
-                headings.setdefault(getattr(param, "heading", "Options"), []).append(record)
-        for heading, records in headings.items():
-            with formatter.section(heading):
-                formatter.write_dl(records)
-
-
 class _Group(click.Group):
     """Commands in the order in which one meets them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
         return list(self.commands)
-
-
-def _option(*names: str, heading: str, **settings: Any) -> Callable[[Any], Any]:
-    return click.option(*names, cls=_Option, heading=heading, **settings)
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return one decorator for several options, which keep their order."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 _SETTINGS = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from pixsieve.cli_options import Command, option
 from pixsieve.errors import RunError
 
 if TYPE_CHECKING:
@@ -99,21 +100,28 @@ def _flat(loaders: tuple[tuple[str, ...], ...]) -> list[str]:
     return [name for names in loaders for name in names]
 
 
-@click.command(short_help="Measure how fast loaders read a dataset.")
+@click.command(cls=Command, short_help="Measure how fast loaders read a dataset.")
 @click.argument("path", metavar="PATH", type=click.Path())
-@click.option("--loader", "loaders", required=True, **NAMES)
-@click.option(
-    "--workers", type=click.IntRange(min=1), metavar="N", show_default="one per processor",
+@option("--loader", "loaders", required=True, heading="What to measure", **NAMES)
+@option(
+    "--workers", type=click.IntRange(min=1), metavar="N", heading="What to measure",
+    show_default="one per processor",
     help="Worker processes or threads of a loader, in the column that uses some.",
 )  # fmt: skip
-@click.option(
+@option(
     "--seconds", type=click.FloatRange(min=0, min_open=True), default=3.0, metavar="S",
-    help="How long each loader reads in each mode.",
+    heading="What to measure", help="How long each loader reads in each mode.",
 )  # fmt: skip
-@click.option("--decode", is_flag=True, help="Decode the images, each loader by its own decoder.")
-@click.option("--loader-python", "pythons", **PYTHON)
-@click.option("--quiet", is_flag=True, help="Print no progress.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@option(
+    "--decode", is_flag=True, heading="What to measure",
+    help="Decode the images, each loader by its own decoder.",
+)  # fmt: skip
+@option("--loader-python", "pythons", heading="Running", **PYTHON)
+@option("--quiet", is_flag=True, heading="Output", help="Print no progress.")
+@option(
+    "--json", "as_json", is_flag=True, heading="Output",
+    help="Print the result as one JSON object.",
+)  # fmt: skip
 def bench(
     *,
     path: str,
