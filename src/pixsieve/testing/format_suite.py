@@ -15,6 +15,7 @@ import base64
 import hashlib
 import json
 import pickle
+import random
 import signal
 import subprocess
 import sys
@@ -277,12 +278,19 @@ def _widen(path: Path) -> None:
         "tags": pa.array(some(["ä"] * (i % 3) for i in n), pa.list_(pa.string())),
         "boxes": pa.array([list(range(-1, i % 3)) for i in n], pa.list_(pa.int32())),
         "nothing": pa.nulls(len(n), pa.string()),
+        "long": pa.array(some(_prose(i) for i in n), pa.string()),
     }
     required = {"ratio", "large", "boxes"}
     for name, values in added.items():
         field = pa.field(name, values.type, nullable=name not in required)
         table = table.append_column(field, values)
     path.write_bytes(tables.table_bytes(table, tables.DATASET))
+
+
+def _prose(seed: int) -> str:
+    """Return enough text that formats find it worth compressing: 20 KB."""
+    words = [f"word{number:02d}" for number in range(100)]
+    return " ".join(random.Random(seed).choices(words, k=3000))  # noqa: S311
 
 
 def dataset_of(folder: Path) -> Dataset:

@@ -21,6 +21,7 @@ STORAGE_VERSION = "2.1"
 """Of the data files: always the same, whatever the library takes by itself."""
 _RUN_BYTES = 64 * 1024 * 1024
 _RUN_ROWS = 1024
+_ENCODING = "lance-encoding:compression"
 _COMMITTED = ("_versions", "_transactions")
 
 
@@ -96,9 +97,26 @@ class LanceFormat(Format):
 
 def _schema(columns: pa.Schema) -> pa.Schema:
     named = zip(names_beside(columns, IMAGE), columns, strict=True)
-    image = pa.field(IMAGE, pa.large_binary(), nullable=False)
-    return pa.schema([image, *(field.with_name(name) for name, field in named)])
+    image = _compressed(pa.field(IMAGE, pa.large_binary(), nullable=False), "none")
+    return pa.schema([image, *(_compressed(field.with_name(name)) for name, field in named)])
+
+
+def _compressed(field: pa.Field, by: str = "zstd") -> pa.Field:
+    """Return a field that says how its values, and those in it, are compressed.
+
+    By itself Lance compresses text with FSST, whose table of symbols is made of a random sample.
+    """
+    kind = field.type
+    if pa.types.is_list(kind):
+        return field.with_type(pa.list_(_compressed(kind.value_field, by)))
+    if pa.types.is_struct(kind):
+        return field.with_type(pa.struct([_compressed(inner, by) for inner in kind]))
+    if not pa.types.is_primitive(kind) and not pa.types.is_fixed_size_list(kind):
+        return field.with_metadata({**(field.metadata or {}), _ENCODING: by})
+    return field
 
 
 def _rows(sidecar: pa.Table, images: list[bytes], schema: pa.Schema) -> pa.Table:
-    return pa.table([pa.array(images, pa.large_binary()), *sidecar.columns], schema=schema)
+    columns = [pa.array(images, pa.large_binary()), *sidecar.columns]
+    kinds = zip(columns, schema, strict=True)
+    return pa.table([column.cast(field.type) for column, field in kinds], schema=schema)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pixsieve.export.finished import About, Dataset, Shard
 
-PIECE = 256 * 1024 * 1024
+PIECE = 128 * 1024 * 1024
 """Image bytes of a chunk, at most: the library holds a chunk in memory, several times.
 
 The format's own limit is 4 GiB, as offsets are 32 bits.

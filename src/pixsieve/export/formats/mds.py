@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pixsieve.export.finished import About, Dataset, Shard
 
-PIECE = 256 * 1024 * 1024
+PIECE = 128 * 1024 * 1024
 """Image bytes of an MDS shard, at most: its library holds a shard in memory, three times.
 
 The format's own limit is 4 GiB, as offsets are 32 bits.
