@@ -31,7 +31,7 @@ from pixsieve.stages import (
     SplitStage,
 )
 
-COMMANDS = ("export", "run", "score", "select", "query", "describe", "verify", "bench", "why", "clean")
+COMMANDS = ("export", "run", "score", "select", "query", "describe", "verify", "why", "clean", "bench")
 GUIDE = Path(__file__).parents[1] / "docs" / "cli.md"
 
 
