@@ -405,7 +405,10 @@ def test_a_verbose_writer_has_a_line_for_every_shard(
     [
         ({"images_per_tar": 0}, "images_per_tar is 0; expected at least 1"),
         ({"max_bytes_per_tar": 10_239}, "max_bytes_per_tar is 10239; expected at least 10240"),
-        ({"image_format": "jpg"}, "image_format is 'jpg'; expected one of jpeg, keep, png, webp"),
+        (
+            {"image_format": "jpg"},
+            "image_format is 'jpg'; expected one of avif, jpeg, keep, png, webp",
+        ),
         ({"image_format": "pgn"}, "did you mean 'png'?"),
         ({"member_names": "x"}, "member_names is 'x'; expected 'id', 'sequential' or 'key'"),
         ({"prefix": ""}, "prefix is ''; expected 1 to 64 letters"),

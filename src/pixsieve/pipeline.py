@@ -14,6 +14,7 @@ import pyarrow as pa
 from pixsieve import image, schema
 from pixsieve.errors import PlanError, nearest
 from pixsieve.export.plan import plan_schema
+from pixsieve.export.transform import ImageTransformStage, decoded_formats
 from pixsieve.export.writer import ImageWriterStage
 from pixsieve.fingerprint import canonical
 from pixsieve.scorers.inspection import InspectOptions
@@ -106,6 +107,8 @@ class Plan:
         reader: The input.
         passes: At least one.
         writer: The output; ``None`` for a pipeline that only scores and selects.
+        transform: What becomes of images on their way to it; ``None``: they are copied where the
+            writer's format allows it.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Plan:
     reader: ImageReaderStage
     passes: tuple[Pass, ...]
     writer: ImageWriterStage | None
+    transform: ImageTransformStage | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -131,7 +135,8 @@ class Plan:
         """All stages in order."""
         steps = [step for each in self.passes for step in each.steps]
         middle = [step.stage for step in steps if not step.derived]
-        return (self.reader, *middle, *((self.writer,) if self.writer else ()))
+        last = (stage for stage in (self.transform, self.writer) if stage is not None)
+        return (self.reader, *middle, *last)
 
     @property
     def scorers(self) -> tuple[ScoreStage, ...]:
@@ -180,7 +185,10 @@ class Plan:
     @property
     def inspect_options(self) -> InspectOptions:
         """How samples are inspected for this plan."""
-        encoded = self.writer.encoded_formats if self.writer else frozenset()
+        encoded = decoded_formats(self.writer, self.transform) if self.writer else frozenset()
+        most_pixels = self.reader.max_pixels
+        if self.transform:  # whatever it does may need the image to be encoded anew
+            most_pixels = min(most_pixels, image.DEFAULT_LIMITS.max_pixels)
         seen = any(stage.needs.pixels is not None for stage in self.scorers)
         full = self.reader.decode_check == "full" or seen
         return InspectOptions(
@@ -188,15 +196,14 @@ class Plan:
             first_frame=self.reader.animated == "first_frame",
             caption_field=self.reader.caption_field,
             json_fields=tuple(self.reader.json_fields.items()),
-            limits=image.ImageLimits(
-                max_bytes=self.reader.max_image_bytes, max_pixels=self.reader.max_pixels
-            ),
+            limits=image.ImageLimits(max_bytes=self.reader.max_image_bytes, max_pixels=most_pixels),
             encode=self.writer.target_format if self.writer else None,
+            decode_turned=self.transform is not None and self.transform.orientation == "upright",
         )
 
 
 class Pipeline:
-    """Stages in order: a reader, then scorers and selectors, then a writer.
+    """Stages in order: a reader, then scorers and selectors, then a transform and a writer.
 
     ``add_stage`` only notes; everything is checked by :meth:`plan`, before any work.
     """
@@ -248,12 +255,21 @@ class Pipeline:
         with self._placed(first):
             reader = _reader(self._stages[: first + 1])
         rest = self._stages[first + 1 :]
-        writer = None
+        writer, transform = None, None
         if rest and isinstance(rest[-1], ImageWriterStage):
             writer = rest[-1]
             rest = rest[:-1]
+            if rest and isinstance(rest[-1], ImageTransformStage):
+                transform = rest[-1]
+                rest = rest[:-1]
         for number, stage in enumerate(rest, first + 1):
             with self._placed(number):
+                if isinstance(stage, ImageTransformStage):
+                    msg = (
+                        "ImageTransformStage stands right before the ImageWriterStage, once: it is "
+                        "what is exported that it changes"
+                    )
+                    raise PlanError(msg)
                 if not isinstance(stage, (ScoreStage, SelectStage)):
                     msg = (
                         f"{type(stage).__name__} stands in the middle of pipeline {self.name!r}; "
@@ -280,6 +296,7 @@ class Pipeline:
             reader=reader,
             passes=tuple(_passes(_steps(rest))),
             writer=writer,
+            transform=transform,
         )
 
     @contextlib.contextmanager
@@ -321,7 +338,8 @@ def describe(plan: Plan) -> str:
     if decode == frozenset(image.FORMATS):
         check = "decodes every image"
     else:
-        check = "reads image headers" + ("; decodes what will be encoded anew" if decode else "")
+        some = decode or plan.inspect_options.decode_turned
+        check = "reads image headers" + ("; decodes what will be encoded anew" if some else "")
     adds = ", ".join(name for name in schema.INSPECTION.names if not name.startswith("problem"))
     nodes = [
         _node("index", [plan.reader], "locates every sample; reads headers only"),
@@ -334,7 +352,8 @@ def describe(plan: Plan) -> str:
         elif stages:
             nodes.append(_node("select", stages, "table operations, no pixels"))
     if plan.writer:
-        nodes.append(_node("export", [plan.writer], "one unit per shard, then the manifest"))
+        last = [stage for stage in (plan.transform, plan.writer) if stage is not None]
+        nodes.append(_node("export", last, "one unit per shard, then the manifest"))
     lines = [f"{plan.name} (seed {plan.seed})", *(f"! {warning}" for warning in plan.warnings)]
     for node in nodes:
         first, rest = ("└─ ", "   ") if node is nodes[-1] else ("├─ ", "│  ")

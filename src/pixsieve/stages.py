@@ -1,5 +1,6 @@
 """All stages, as users import them."""
 
+from pixsieve.export.transform import ImageTransformStage
 from pixsieve.export.writer import ImageWriterStage
 from pixsieve.scorers.aesthetic import ImageAestheticFilterStage
 from pixsieve.scorers.brisque import BrisqueStage
@@ -43,6 +44,7 @@ __all__ = [
     "ImageNSFWFilterStage",
     "ImageQualityStage",
     "ImageReaderStage",
+    "ImageTransformStage",
     "ImageWriterStage",
     "Needs",
     "OddSizeStage",

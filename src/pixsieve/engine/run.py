@@ -329,10 +329,14 @@ def check_indexed(job: Job, indexed: Sequence[work.Indexed]) -> None:
 
 def _plan(job: Job, parts: tuple[Part, ...], selected: work.Selected) -> work.Planned:
     """Write the plan tables of the export, as one unit."""
-    writer, added = _writer(job), job.plan.added
-    key = fingerprint("plan", selected.table.sha256, parts_key(parts), writer.bare(), str(added))
+    writer, transform, added = _writer(job), job.plan.transform, job.plan.added
+    key = fingerprint(
+        "plan", selected.table.sha256, parts_key(parts), writer.bare(), transform, str(added)
+    )
     with job.step("plan", None, "shards") as step:
-        bound = functools.partial(work.plan, parts, selected, writer, added, job.site, key)
+        bound = functools.partial(
+            work.plan, parts, selected, writer, transform, added, job.site, key
+        )
         planned = job.single(step, "plan", key, work.Planned, bound)
         step.facts = {"shards": len(planned.shards)}
     return planned
@@ -357,8 +361,8 @@ def _export(
                 before = job.ledger.done(fingerprint("export", shard.digest, stem), work.Exported)
                 expected = before.shard if before else known.get(stem)
                 bound = functools.partial(
-                    work.export, shard, stem, writer, job.plan.added.names, expected,
-                    planned.uniform, job.site,
+                    work.export, shard, stem, writer, job.plan.transform, job.plan.added.names,
+                    expected, planned.uniform, job.site,
                 )  # fmt: skip
                 yield Unit(name=f"export {stem}", work=bound)
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pixsieve.engine.units import Context
+    from pixsieve.export.transform import ImageTransformStage
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.scorers.inspection import InspectOptions
     from pixsieve.select.base import Scope, Task
@@ -417,6 +418,7 @@ def plan(
     parts: Sequence[Part],
     selected: Selected,
     writer: ImageWriterStage,
+    transform: ImageTransformStage | None,
     added: pa.Schema,
     site: Site,
     key: str,
@@ -447,6 +449,7 @@ def plan(
         splits=groups.get("split"),
         buckets=groups.get("bucket"),
         extra=extra,
+        transform=transform,
     )
     shards = tuple(
         ShardPlan(
@@ -468,6 +471,7 @@ def export(
     shard: ShardPlan,
     stem: str,
     writer: ImageWriterStage,
+    transform: ImageTransformStage | None,
     added: Sequence[str],
     expected: WrittenShard | None,
     uniform: Uniform | None,
@@ -483,7 +487,7 @@ def export(
     table = tables.read_table(site.workspace.resolve(shard.table.path))
     with site.files() as files:
         sidecar, encoded = write_shard(
-            table, added, stem, writer, files, LocalStorage(), context.guard, uniform
+            table, added, stem, writer, files, LocalStorage(), context.guard, uniform, transform
         )
     with context.timed("seal"):
         tar = record(output, f"{stem}.tar")

@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 
 from pixsieve import image, json_types
 from pixsieve.export.members import Sibling, named
+from pixsieve.export.transform import target_of
 from pixsieve.scorers.inspection import MAX_TEXT_BYTES, NOT_UTF8
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pixsieve.export.transform import ImageTransformStage
     from pixsieve.export.writer import ImageWriterStage
 
 Kinds = dict[str, dict[str, int]]
@@ -54,7 +56,9 @@ class Contents:
     unread: dict[str, int] = field(default_factory=dict)
 
 
-def tally(plan: pa.Table, writer: ImageWriterStage) -> Contents:
+def tally(
+    plan: pa.Table, writer: ImageWriterStage, transform: ImageTransformStage | None = None
+) -> Contents:
     """Return what the samples of a plan table will be made of, as they are found."""
     groups, large = _grouped(plan)
     images, members = Counter[str](), Counter[str]()
@@ -62,7 +66,7 @@ def tally(plan: pa.Table, writer: ImageWriterStage) -> Contents:
     for group in groups.to_pylist():
         samples = group["count_all"]
         siblings = group["extensions"].split("/") if group["members"] else []
-        extension = image.FORMATS[writer.target_format or group["format"]]
+        extension = image.FORMATS[target_of(group["format"], writer, transform)]
         images[extension] += samples
         for name, _ in named([Sibling(each, "", "", 0, 0) for each in siblings], extension):
             members[name] += samples

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pixsieve import image
 from pixsieve.errors import RunError, SourceChangedError
+from pixsieve.export.transform import target_of
 
 if TYPE_CHECKING:
+    from pixsieve.export.transform import ImageTransformStage
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.scorers.guard import Guard
     from pixsieve.sources import SourceFiles
@@ -23,6 +25,9 @@ class Source(NamedTuple):
     size: int
     sha256: str
     format: str
+    width: int
+    height: int
+    exif_orientation: int
 
 
 class Made(NamedTuple):
@@ -40,14 +45,20 @@ class Made(NamedTuple):
 
 
 def make(
-    number: int, source: Source, writer: ImageWriterStage, files: SourceFiles, guard: Guard
+    number: int,
+    source: Source,
+    writer: ImageWriterStage,
+    transform: ImageTransformStage | None,
+    files: SourceFiles,
+    guard: Guard,
 ) -> Made | None:
     """Return a row's image as it is to be written, ``None`` if its bytes are to be copied.
 
     Args:
-        number: The row, under which the guard watches over the encoder.
+        number: The row, under which the guard watches over decoder and encoder.
         source: The row's image.
         writer: How images are written.
+        transform: What becomes of them.
         files: Opens the source's files.
         guard: Knows which rows ended a worker before.
 
@@ -55,8 +66,8 @@ def make(
         SourceChangedError: the image is not what it was when it was inspected.
         RunError: it cannot be encoded.
     """
-    target = writer.target_format or source.format
-    if target == source.format:
+    target = target_of(source.format, writer, transform)
+    if target == source.format and not (transform and _may_change(source, transform)):
         return None
     place = f"{source.file} at byte {source.offset}"
     data = files.open(source.file, source.version).read(source.offset, source.size)
@@ -70,15 +81,22 @@ def make(
     if (ended := guard.avoid.get(number)) is not None:
         msg = f"{place}: encoding the image as {target} ended its worker ({ended}); {way_out}"
         raise RunError(msg)
+    encoding = writer.encode_options(target)
     try:
         with guard.watch(number):
-            encoded = image.encode(data, image.probe(data), writer.encode_options(target))
+            header = image.probe(data)
+            if transform is None:
+                encoded: image.Encoded | None = image.encode(data, header, encoding)
+            else:
+                encoded = image.transform(data, header, transform.options, encoding)
     except image.ImageProblemError as problem:
         msg = (
             f"{place}: an image that was chosen cannot be encoded as {target}: "
             f"{problem.detail}; {way_out}"
         )
         raise RunError(msg) from problem
+    if encoded is None:
+        return None
     return Made(
         data=encoded.data,
         sha256=hashlib.sha256(encoded.data).hexdigest(),
@@ -86,7 +104,11 @@ def make(
         height=encoded.height,
         format=target,
         mode=encoded.mode,
-        exif_orientation=1,
+        exif_orientation=encoded.exif_orientation,
         encoding=encoded.encoding,
         member_size=len(encoded.data),
     )
+
+
+def _may_change(source: Source, transform: ImageTransformStage) -> bool:
+    return transform.may_change(source.width, source.height, source.exif_orientation, source.format)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pixsieve.export.transform import ImageTransformStage
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.select.base import Part
 
@@ -158,6 +159,7 @@ def plan_export(
     splits: Groups | None = None,
     buckets: Groups | None = None,
     extra: Iterable[pa.Table] | None = None,
+    transform: ImageTransformStage | None = None,
 ) -> ExportPlan:
     """Write the plan tables of an export into ``folder``.
 
@@ -174,6 +176,7 @@ def plan_export(
         buckets: The bucket of every row; ``None`` if there are none.
         extra: For every part, in order, a table of its rows with the columns that selection stages
             added; ``None`` if there are none.
+        transform: What becomes of images.
 
     Raises:
         RunError: a split or bucket cannot be part of a file name, two of them give the same file
@@ -189,7 +192,9 @@ def plan_export(
     rank_of[order] = np.arange(len(order))
     columns = plan_schema(added)
     digest = hashlib.sha256(
-        fingerprint(WRITER_VERSION, _naming(writer), [str(field) for field in added]).encode()
+        fingerprint(
+            WRITER_VERSION, _naming(writer, transform), [str(field) for field in added]
+        ).encode()
     )
     shards = []
     contents = []
@@ -218,7 +223,7 @@ def plan_export(
                 at = columns.get_field_index(name)
                 table = table.set_column(at, columns.field(at), column)
             table = table.cast(columns)
-            contents.append(tally(table, writer))
+            contents.append(tally(table, writer, transform))
             content = _content_digest(table)
             digest.update(content)
             path = folder / f"{number:06d}.parquet"
@@ -246,13 +251,13 @@ def plan_export(
     )
 
 
-def _naming(writer: ImageWriterStage) -> dict[str, object]:
-    """Return the writer's options that change the bytes of an export."""
+def _naming(writer: ImageWriterStage, transform: ImageTransformStage | None) -> dict[str, object]:
+    """Return the options of what writes that change the bytes of an export."""
     names = (
         "images_per_tar", "max_bytes_per_tar", "shards_multiple_of", "image_format", "member_names",
-        "quality", "subsampling", "background", "members",
+        "quality", "subsampling", "progressive", "background", "members",
     )  # fmt: skip
-    return {name: getattr(writer, name) for name in names}
+    return {name: getattr(writer, name) for name in names} | {"transform": transform}
 
 
 def _content_digest(table: pa.Table) -> bytes:

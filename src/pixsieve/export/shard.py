@@ -23,6 +23,7 @@ from pixsieve.storage import tables
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pixsieve.export.transform import ImageTransformStage
     from pixsieve.export.uniform import Uniform
     from pixsieve.export.writer import ImageWriterStage
     from pixsieve.scorers.guard import Guard
@@ -52,6 +53,7 @@ def write_shard(
     storage: Storage,
     guard: Guard,
     uniform: Uniform | None = None,
+    transform: ImageTransformStage | None = None,
 ) -> tuple[FileRecord, int]:
     """Write ``stem.tar`` and ``stem.parquet`` into the output.
 
@@ -65,6 +67,7 @@ def write_shard(
         storage: Where the output lies.
         guard: Watches over the encoding of each row.
         uniform: What every sample has beside its image; ``None``: what is found is copied.
+        transform: What becomes of images.
 
     Returns:
         The record of the sidecar, and how many images were encoded anew.
@@ -84,7 +87,7 @@ def write_shard(
         stream = TarStream(sink, files)
         for number, row in enumerate(_rows(plan)):
             source = row.source
-            anew = make(number, source, writer, files, guard)
+            anew = make(number, source, writer, transform, files, guard)
             extension = image.FORMATS[anew.format if anew else source.format]
             name = f"{row.key}.{extension}"
             if anew is None:
@@ -135,7 +138,10 @@ def _rows(plan: pa.Table) -> Iterable[_Row]:
     flat = list(itertools.starmap(Sibling, zip(*parts, strict=True)))
     ends = np.cumsum(lists.value_lengths().to_numpy()).tolist()
     siblings = [flat[start:end] for start, end in itertools.pairwise([0, *ends])]
-    columns = ("image_file", "image_version", "image_offset", "image_size", "sha256", "format")
+    columns = (
+        "image_file", "image_version", "image_offset", "image_size", "sha256", "format", "width",
+        "height", "exif_orientation",
+    )  # fmt: skip
     values = (plan[name].to_pylist() for name in columns)
     sources = itertools.starmap(Source, zip(*values, strict=True))
     return map(_Row, plan["new_key"].to_pylist(), sources, siblings, plan["caption"].to_pylist())

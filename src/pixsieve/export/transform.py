@@ -129,6 +129,18 @@ class ImageTransformStage(WriteStage):
         )
 
 
+def decoded_formats(
+    writer: ImageWriterStage, transform: ImageTransformStage | None
+) -> frozenset[str]:
+    """Return the formats whose images may be encoded anew, whatever they are, so must decode."""
+    if transform is None:
+        return writer.encoded_formats
+    if transform.decodes:
+        return frozenset(image.FORMATS)
+    anew = {name for name in image.FORMATS if target_of(name, writer, transform) != name}
+    return frozenset(anew | ({"avif"} if transform.strip else set()))
+
+
 def target_of(source: str, writer: ImageWriterStage, transform: ImageTransformStage | None) -> str:
     """Return the format that an image of a format is exported in."""
     if writer.target_format is not None:

@@ -16,8 +16,8 @@ from pixsieve.export.indexes import DEFAULT, INDEXES
 from pixsieve.image import EncodeOptions
 from pixsieve.stage import WriteStage, check_fields
 
-ImageFormat = Literal["jpeg", "keep", "png", "webp"]
-_IMAGE_FORMATS = ("jpeg", "keep", "png", "webp")
+ImageFormat = Literal["avif", "jpeg", "keep", "png", "webp"]
+_IMAGE_FORMATS = ("avif", "jpeg", "keep", "png", "webp")
 _PREFIX = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _MIN_TAR_BYTES = 10_240
 
@@ -38,8 +38,8 @@ class ImageWriterStage(WriteStage):
             them gets as many tars. Samples are then dealt evenly: tars differ by at most one
             sample, the larger ones come first, and none has more than ``images_per_tar``. It does
             not go with ``max_bytes_per_tar``; a split or bucket with too few samples ends the run.
-        image_format: ``"jpeg"`` copies JPEG byte for byte and encodes all else as JPEG; ``"png"``
-            and ``"webp"`` likewise; ``"keep"`` copies every supported format.
+        image_format: ``"jpeg"`` copies JPEG byte for byte and encodes all else as JPEG; ``"png"``,
+            ``"webp"`` and ``"avif"`` likewise; ``"keep"`` copies every supported format.
         member_names: ``"id"`` names members by ``image_id``; ``"sequential"`` by a running number
             over the whole export; ``"key"`` by the key in the source, where all loaders would take
             it and no other sample has it, else by ``image_id``.
@@ -48,9 +48,11 @@ class ImageWriterStage(WriteStage):
         remove_image_data: ``True``: nothing offers image bytes after the run. ``False``:
             :meth:`RunResult.batches` reads them from the shards on demand.
         verbose: One log line per shard with counts, bytes and rate.
-        quality: For encoded JPEG and WebP, 1 to 100.
-        subsampling: Chroma subsampling of encoded JPEG.
-        background: Colour under transparent pixels where the format has none, as ``#rrggbb``.
+        quality: For encoded JPEG, WebP and AVIF, 1 to 100.
+        subsampling: Chroma subsampling of encoded JPEG and AVIF.
+        progressive: Encoded JPEG has several scans, from coarse to fine.
+        background: Colour under transparent pixels where the format has none, and of borders, as
+            ``#rrggbb``.
         members: ``"as_found"`` copies what lies beside the images; ``"uniform"`` gives every sample
             the same members, and all json one schema with fixed types.
         indexes: Index files for loaders, by their names in ``docs/formats.md``; ``()`` for none.
@@ -74,6 +76,7 @@ class ImageWriterStage(WriteStage):
     verbose: bool = False
     quality: int = 95
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+    progressive: bool = False
     background: str = "#ffffff"
     members: Literal["as_found", "uniform"] = "as_found"
     indexes: Sequence[str] = DEFAULT
@@ -144,6 +147,7 @@ class ImageWriterStage(WriteStage):
             format=target,  # type: ignore[arg-type]
             quality=self.quality,
             subsampling=self.subsampling,
+            progressive=self.progressive,
             background=self.background,
         )
 

@@ -40,6 +40,7 @@ class InspectOptions:
 
     Attributes:
         decode: Formats whose images must decode completely; of others only the header is read.
+        decode_turned: The same for images that are not upright as they are stored.
         first_frame: Accept images with several frames.
         caption_field: json field that is the caption where there is no ``.txt`` member.
         json_fields: json field to type name, in the order of the columns.
@@ -53,6 +54,7 @@ class InspectOptions:
     json_fields: tuple[tuple[str, str], ...]
     limits: image.ImageLimits
     encode: str | None = None
+    decode_turned: bool = False
 
     @property
     def schema(self) -> pa.Schema:

@@ -269,9 +269,10 @@ class _Reading:
         return known or image.probe(self.data(row), self.options.limits)
 
     def check(self, row: int, data: memoryview | None = None) -> None:
-        """Decode a row's image completely, if that is asked for its format."""
+        """Decode a row's image completely, if that is asked for its format or orientation."""
         header = self.header(row)
-        if header.format not in self.options.decode:
+        turned = self.options.decode_turned and header.exif_orientation > 1
+        if header.format not in self.options.decode and not turned:
             return
         if failure := self.ended(row, CHECK, "decoding this image"):
             self.fail(row, failure)

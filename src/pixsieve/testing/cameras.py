@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from typing import Any
 
 from PIL import ImageCms
@@ -162,7 +163,7 @@ def described_png(orientation: int = 1, **options: Any) -> bytes:
     for kind, body in (
         (b"eXIf", exif_tiff(orientation)),
         (b"tEXt", b"Author\0A. Person, secret"),
-        (b"zTXt", b"Comment\0\0" + images.zlib.compress(b"secret")),
+        (b"zTXt", b"Comment\0\0" + zlib.compress(b"secret")),
         (b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
         (b"tIME", struct.pack(">HBBBBB", 2024, 5, 6, 7, 8, 9)),
         (b"prVt", b"secret"),
