@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pixsieve.sources import SourceFiles
 
 
+_AS_IT_IS = image.TransformOptions(upright=False, strip=False)
+
+
 class Source(NamedTuple):
     """Where a row's image lies, and what is known of it."""
 
@@ -81,14 +84,11 @@ def make(
     if (ended := guard.avoid.get(number)) is not None:
         msg = f"{place}: encoding the image as {target} ended its worker ({ended}); {way_out}"
         raise RunError(msg)
-    encoding = writer.encode_options(target)
+    options = transform.options if transform else _AS_IT_IS
+    encoding = writer.encode_options(target) if target in image.ENCODED else None
     try:
         with guard.watch(number):
-            header = image.probe(data)
-            if transform is None:
-                encoded: image.Encoded | None = image.encode(data, header, encoding)
-            else:
-                encoded = image.transform(data, header, transform.options, encoding)
+            encoded = image.transform(data, image.probe(data), options, encoding)
     except image.ImageProblemError as problem:
         msg = (
             f"{place}: an image that was chosen cannot be encoded as {target}: "

@@ -16,7 +16,14 @@ and a process. Only the first frame of an animation or a multi-page file is ever
 """
 
 from pixsieve.image.check import check_decode
-from pixsieve.image.encoding import Changes, Encoded, EncodeOptions, check_encodable, encode
+from pixsieve.image.encoding import (
+    MAX_SIDE,
+    Changes,
+    Encoded,
+    EncodeOptions,
+    check_encodable,
+    encode,
+)
 from pixsieve.image.formats import FORMATS, describe, sniff
 from pixsieve.image.header import DEFAULT_LIMITS, ImageHeader, ImageLimits, probe
 from pixsieve.image.lossless import is_available as can_turn_losslessly
@@ -25,8 +32,12 @@ from pixsieve.image.problem import ImageProblemError
 from pixsieve.image.resize import Filter, ResizeMode
 from pixsieve.image.transform import TransformOptions, sides, transform
 
+ENCODED = frozenset(MAX_SIDE)
+"""Formats that images can be encoded in."""
+
 __all__ = [
     "DEFAULT_LIMITS",
+    "ENCODED",
     "FORMATS",
     "Changes",
     "EncodeOptions",

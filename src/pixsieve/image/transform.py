@@ -44,7 +44,7 @@ class TransformOptions:
 
 
 def transform(
-    data: bytes, header: ImageHeader, options: TransformOptions, encoding: EncodeOptions
+    data: bytes, header: ImageHeader, options: TransformOptions, encoding: EncodeOptions | None
 ) -> Encoded | None:
     """Return an image as it is to be written; ``None`` if its bytes stay as they are.
 
@@ -57,13 +57,15 @@ def transform(
         data: the image.
         header: what :func:`probe` found in it.
         options: what to do.
-        encoding: how to encode what cannot stay as it is. In a format of its own each is encoded.
+        encoding: how to encode what cannot stay as it is; an image of another format cannot. None:
+            its format is not written, so the options must not ask for more than ``strip``.
 
     Raises:
         ImageProblemError: as :func:`encode`; only where pixels are decoded.
     """
-    to = sides(header.width, header.height, options, encoding.format)
-    anew = to is not None or encoding.format != header.format
+    target = encoding.format if encoding else header.format
+    to = sides(header.width, header.height, options, target)
+    anew = to is not None or target != header.format
     if not anew and options.srgb:
         with guarded(Problem.BAD_HEADER):
             anew = is_other(open_image(data, header.format).info.get("icc_profile"))
@@ -75,7 +77,8 @@ def transform(
             return _rewritten(data, header, options, turn=turn)
         except _NotLossless:
             pass
-    same = header.format == encoding.format and to is None
+    assert encoding is not None  # noqa: S101  # as is said above
+    same = header.format == target and to is None
     changes = Changes(layout=to, shrink=options.shrink, srgb=options.srgb, own_tables=same)
     return encode(data, header, encoding, changes)
 
