@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixsieve.schema import Problem
-from pixsieve.sources.tar import BLOCK, MAX_EXTENDED, MAX_EXTENDED_SIZE, Walk, is_tar, walk
+from pixsieve.sources.tar import (
+    BLOCK,
+    MAX_EXTENDED,
+    MAX_EXTENDED_SIZE,
+    Walk,
+    is_tar,
+    walk,
+    walk_on,
+)
 from pixsieve.storage import LocalStorage
 from pixsieve.testing.strategies import (
     FORMATS,
@@ -468,3 +476,53 @@ def test_a_tar_is_told_by_its_first_block() -> None:
     assert not is_tar(header(b"a.jpg", 0)[:-1])
     assert not is_tar(bytes(BLOCK))
     assert not is_tar(b"\xff\xd8\xff" + bytes(BLOCK))
+
+
+def walked_on(folder: Path, data: bytes) -> Walk:
+    path = folder / "x.tar"
+    path.write_bytes(data)
+    with LocalStorage().open(str(path)) as reader:
+        return walk_on(reader, file="x.tar", version="1")
+
+
+@given(tars())
+@settings(deadline=None, max_examples=50)
+def test_walking_on_finds_the_same_where_nothing_is_damaged(folder: Path, data: bytes) -> None:
+    assert walked_on(folder, data) == walked(folder, data)
+
+
+def three_members() -> bytes:
+    return b"".join(
+        header(f"{name}.jpg".encode(), len(data), magic=b"ustar\x0000") + padded(data)
+        for name, data in (("a", b"1" * 700), ("b", b"2" * 900), ("c", b"3" * 100))
+    )
+
+
+def test_what_lies_behind_a_bad_header_is_found_by_walking_on(folder: Path) -> None:
+    data = bytearray(three_members() + END)
+    at = BLOCK + 2 * BLOCK  # the header of b
+    data[at] ^= 1
+    found = walked_on(folder, bytes(data))
+    assert [member.name for member in found.members] == ["a.jpg", "c.jpg"]
+    (fault,) = found.faults
+    onward = at + BLOCK + 2 * BLOCK
+    assert (fault.offset, fault.problem) == (at, Problem.SOURCE_DAMAGED)
+    assert fault.read_on
+    assert f"read on at byte {onward}" in fault.detail
+    assert found.read_to == len(data)
+
+
+@pytest.mark.parametrize("gone", [1, 300, 512, 1000])
+def test_a_hole_of_any_size_is_walked_over(gone: int, folder: Path) -> None:
+    whole = three_members() + END
+    hole = BLOCK + 100  # inside the data of a
+    found = walked_on(folder, whole[:hole] + whole[hole + gone :])
+    assert [member.name for member in found.members][-1] == "c.jpg"
+    assert len(found.faults) == 1
+
+
+def test_garbage_between_two_archives_is_walked_over(folder: Path) -> None:
+    data = three_members() + END + b"garbage!" * 100 + three_members() + END
+    found = walked_on(folder, data)
+    assert [member.name for member in found.members] == ["a.jpg", "b.jpg", "c.jpg"] * 2
+    assert [fault.read_on for fault in found.faults] == [True]

@@ -15,15 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pixsieve.engine.progress import Progress
+    from pixsieve.repair.run import Captions
 
 
 @click.command(short_help="Make a sound dataset of a faulty one.")
 @click.argument("source", metavar="DIR", type=click.Path())
 @click.argument("output", metavar="OUT", type=click.Path())
 @click.option(
-    "--strict", is_flag=True,
-    help="Drop images whose caption is in doubt, too: tar and table differ, and nothing says which "
-    "of them is right.",
+    "--captions", type=click.Choice(["judge", "tar", "strict"]), default="judge", show_default=True,
+    help="Where the caption in a tar is not that of its table: drop the image if the tar was "
+    "changed, by all that is known; keep it with the tar's caption anyway; or drop it, too, if "
+    "nothing says which one is right.",
 )  # fmt: skip
 @click.option(
     "--images-per-tar", type=click.IntRange(min=1), metavar="N", show_default="as in DIR",
@@ -47,7 +49,7 @@ def repair(
     *,
     source: str,
     output: str,
-    strict: bool,
+    captions: Captions,
     images_per_tar: int | None,
     formats: tuple[str, ...],
     workers: int | None,
@@ -75,7 +77,7 @@ def repair(
         report = run(
             source,
             output,
-            strict=strict,
+            captions=captions,
             images_per_tar=images_per_tar,
             formats=formats,
             executor=LocalExecutor(workers=workers),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pixsieve.export.dataset import DROPPED, read_manifest
-from pixsieve.repair.stages import NOTE
+from pixsieve.repair.stages import NO_ROW, NOTE, Fault
 from pixsieve.repair.survey import read_columns
 from pixsieve.text import printable
 
@@ -35,6 +35,7 @@ _COMPARED = {
     "exif_orientation": "exif_orientation",
     "member_offset": "original_offset",
     "member_size": "member_size",
+    "member_sizes": "member_sizes",
     "caption": "caption",
     "split": "split",
     "bucket": "bucket",
@@ -115,7 +116,9 @@ class RepairReport:
         lines += [f"left out, since the manifest does not know it: {tar}" for tar in self.left_out]
         lines += [f"mended: {count:,} values of {name}" for name, count in self.corrected.items()]
         if self.rows_made:
-            lines.append(f"mended: {self.rows_made:,} samples had no row; their scores are unknown")
+            lines.append(
+                f"mended: {self.rows_made:,} samples had no row: what only that told is unknown"
+            )
         if self.copies:
             lines.append(f"mended: {self.copies:,} samples were there a second time")
         lines += _listed(
@@ -181,7 +184,7 @@ def account(known: Survey, result: RunResult) -> RepairReport:
         lost=tuple(lost),
         nameless=nameless,
         copies=copies,
-        corrected=dict(sorted(found.corrected.items())),
+        corrected={name: count for name, count in sorted(found.corrected.items()) if count},
         rows_made=found.rows_made,
         renamed=tuple(found.renamed),
         doubtful=tuple(found.doubtful),
@@ -193,7 +196,7 @@ def account(known: Survey, result: RunResult) -> RepairReport:
 
 def _compare(known: Survey, sidecar: Path, found: _Found) -> None:
     """Look at the rows of a new shard beside those of the old ones that they were made of."""
-    names = {*_COMPARED.values(), "key", "original_path", "original_key", NOTE}
+    names = {*_COMPARED.values(), "key", "member_name", "original_path", "original_key", NOTE}
     rows = read_columns(sidecar, sorted(names))
     tables: dict[str, dict[str, dict[str, Any]]] = {}
     shards = {shard.tar: shard for shard in known.shards}
@@ -202,17 +205,21 @@ def _compare(known: Survey, sidecar: Path, found: _Found) -> None:
         digests.setdefault(tar, []).append(_digest(old))
         if rows["key"][at] != old:
             found.renamed.append((old, rows["key"][at]))
-        note = rows[NOTE][at]
-        if note is not None and "no row" in note:
-            found.rows_made += 1
-        if note is not None and "nothing says" in note:
+        note = rows[NOTE][at] or ""
+        found.rows_made += NO_ROW in note
+        if doubtful := Fault.UNKNOWN in note:
             found.doubtful.append((rows["key"][at], note))
         if known.own and tar in shards:
             table = tables.setdefault(tar, _table(known.folder, shards[tar]))
             was = table.get(old, {})
             for name, mine in _COMPARED.items():
                 if name in was and was[name] != rows[mine][at]:
-                    found.corrected[name] += 1
+                    found.corrected[name] += not (doubtful and name == "caption")
+            extensions = [
+                str(name).partition(".")[2]
+                for name in (was.get("member_name"), rows["member_name"][at])
+            ]
+            found.corrected["extension"] += bool(was) and extensions[0] != extensions[1]
     for tar, numbers in digests.items():
         found.keys.setdefault(tar, []).append(np.array(numbers, np.uint64))
 
@@ -220,7 +227,7 @@ def _compare(known: Survey, sidecar: Path, found: _Found) -> None:
 def _table(folder: Path, shard: OldShard) -> dict[str, dict[str, Any]]:
     if shard.sidecar is None:
         return {}
-    columns = read_columns(folder / shard.sidecar, ("key", *_COMPARED))
+    columns = read_columns(folder / shard.sidecar, ("key", "member_name", *_COMPARED))
     keys = columns.pop("key", [])
     rows = (
         dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)

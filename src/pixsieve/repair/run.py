@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pixsieve.engine.job import RunOptions
 from pixsieve.errors import PlanError, UsageError
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pixsieve.engine.units import Executor
     from pixsieve.repair.survey import Survey
 
+Captions = Literal["judge", "tar", "strict"]
+
 _MAGIC = re.compile(r"[*?\[\]{}]")
 _DEFAULT_SAMPLES = 1000
 _READING = ("json_fields", "caption_field", "image_member", "max_pixels", "max_image_bytes")
@@ -35,7 +37,7 @@ def repair(
     folder: str | Path,
     output: str | Path,
     *,
-    strict: bool = False,
+    captions: Captions = "judge",
     images_per_tar: int | None = None,
     formats: Sequence[str] = (),
     executor: Executor | None = None,
@@ -49,8 +51,10 @@ def repair(
     Args:
         folder: The faulty dataset: pixsieve's, or any folder with tars.
         output: Where the sound one goes.
-        strict: Drop samples whose caption is in doubt, too: where tar and table differ and nothing
-            says which of them is right.
+        captions: What to do where the caption in a tar is not that of its table. ``"judge"``: the
+            sample goes if the tar was changed by all that is known, and keeps the tar's caption
+            else; ``"tar"``: all keep it; ``"strict"``: a sample goes, too, if nothing says which
+            one is right.
         images_per_tar: Samples per shard; ``None`` for as many as in the old set.
         formats: Other formats to write as well.
         executor: Who does the work; ``None`` is one worker process per processor.
@@ -66,7 +70,7 @@ def repair(
     _check_apart(Path(folder), Path(output))
     known = survey(Path(folder))
     made = pipeline(
-        known, output, strict=strict, images_per_tar=images_per_tar, formats=tuple(formats)
+        known, output, captions=captions, images_per_tar=images_per_tar, formats=tuple(formats)
     )
     options = RunOptions(workspace=workspace, max_failed=1.0, progress=progress)
     result = made.run(executor, options)
@@ -77,7 +81,7 @@ def pipeline(
     known: Survey,
     output: str | Path,
     *,
-    strict: bool = False,
+    captions: Captions = "judge",
     images_per_tar: int | None = None,
     formats: Sequence[str] = (),
 ) -> Pipeline:
@@ -100,7 +104,8 @@ def pipeline(
             )
             made.add_stage(stage)
     made.add_stage(ChangedStage(folder=folder, what="image"))
-    made.add_stage(ChangedStage(folder=folder, what="caption", strict=strict))
+    if captions != "tar":
+        made.add_stage(ChangedStage(folder=folder, what="caption", strict=captions == "strict"))
     made.add_stage(CopiesStage())
     made.add_stage(RestoreStage(folder=folder))
     return made.add_stage(_writer(known, output, images_per_tar, formats))
@@ -124,9 +129,9 @@ def _reader(known: Survey) -> ImageReaderStage:
     given = {name: told[name] for name in _READING if name in told}
     given["image_member"] = given.get("image_member") if not known.own else known.image_extension
     try:
-        return ImageReaderStage(paths, animated="first_frame", **given)
+        return ImageReaderStage(paths, animated="first_frame", salvage=True, **given)
     except (PlanError, TypeError):  # the recipe is not what it was
-        return ImageReaderStage(paths, animated="first_frame")
+        return ImageReaderStage(paths, animated="first_frame", salvage=True)
 
 
 def _writer(

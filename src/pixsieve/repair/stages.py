@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 NOTE = "repaired"
 """The column that tells what was mended in a row, or is in doubt."""
+NO_ROW = "there was no row of it"
 _WITNESSES = ("key", "member_name", "sha256", "original_sha256", "encoding", "caption")
 _READ = ("image_id", "original_path", "original_key", "sha256", "caption")
 _SHORT = 200
@@ -186,15 +187,16 @@ class RestoreStage(_OfFolder):
         order = np.zeros(len(rows), np.uint64)
         words: dict[str, list[str | None]] = {"split": [], "bucket": []}
         notes: list[str | None] = [None] * len(rows)
+        told_of = known.own or any(shard.sidecar for shard in known.shards)
         for first, tar, columns in _by_tar(rows):
             shard = shards.get(tar)
             order[first : first + len(columns)] = place.get(tar, len(place))
             for name in words:
                 words[name] += [getattr(shard, name) if shard else None] * len(columns)
             table = None if shard is None else _table(known, shard)
-            for at, key in enumerate(columns["original_key"].to_pylist() if table else ()):
-                if table is not None and key not in table.places:
-                    notes[first + at] = "there was no row of it in the table"
+            for at, key in enumerate(columns["original_key"].to_pylist() if told_of else ()):
+                if table is None or key not in table.places:
+                    notes[first + at] = NO_ROW
         for what in ("image", "caption"):
             for each in conflicts(rows, known, what):
                 told = f"{what}: the table said {_shown(each.stated)}; {each.fault}"

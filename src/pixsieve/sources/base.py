@@ -43,10 +43,12 @@ class IndexOptions:
         key_split: A member name's key ends at the ``first`` or ``last`` dot of its last path part;
             ``auto`` is first in tars (as every WebDataset reader does) and last in folders.
         image_member: The extension of the member that is the image where a sample has several.
+        salvage: Whether a tar is read on behind damage, from the next header that is whole.
     """
 
     key_split: KeySplit = "auto"
     image_member: str | None = None
+    salvage: bool = False
 
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")

@@ -9,7 +9,7 @@ from pixsieve.schema import Problem
 from pixsieve.sources.files import class_name, find_files, open_unchanged
 from pixsieve.sources.group import group, index_table
 from pixsieve.sources.spool import is_compressed, spool_path, unpack, unpacked_version
-from pixsieve.sources.tar import Walk, walk
+from pixsieve.sources.tar import Walk, walk, walk_on
 from pixsieve.storage.base import ObjectInfo
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def index_shard(
         if is_compressed(reader.read(0, min(info.size, 4))):
             result = _index_compressed(reader, info, options, storage, spool_dir)
         else:
-            found = walk(reader, file=info.path, version=info.version)
+            found = _walk(reader, info.path, info.version, options)
             result = _result(found, info, options)
         reader.check_unchanged()
     return result
@@ -80,12 +80,18 @@ def _index_compressed(
     read_to = 0
     if spool.kept:
         with storage.open(path) as reader:
-            found = walk(reader, file=info.path, version=version)
+            found = _walk(reader, info.path, version, options)
             read_to = spool.packed * found.read_to // max(1, spool.size)
     if spool.fault:
         found.faults.append(spool.fault)
     result = _result(found, ObjectInfo(info.path, spool.size, version), options)
     return replace(result, size=info.size, read_to=read_to)
+
+
+def _walk(reader: Reader, file: str, version: str, options: IndexOptions) -> Walk:
+    if options.salvage:
+        return walk_on(reader, file=file, version=version)
+    return walk(reader, file=file, version=version)
 
 
 def _result(found: Walk, info: ObjectInfo, options: IndexOptions) -> IndexResult:
@@ -110,4 +116,6 @@ def _lost(found: Walk) -> Iterator[str]:
     """Say what one row cannot: that an unknown number of samples is behind it."""
     for fault in found.faults:
         if fault.problem in (Problem.SOURCE_DAMAGED, Problem.SOURCE_TRUNCATED):
-            yield f"not read on from byte {fault.offset}, what follows is lost: {fault.detail}"
+            what = "what lies there" if fault.read_on else "what follows"
+            how = "damaged at" if fault.read_on else "not read on from"
+            yield f"{how} byte {fault.offset}, {what} is lost: {fault.detail}"

@@ -65,6 +65,8 @@ class ImageReaderStage(ReadStage):
         key_split: Where a member name's key ends: at its ``first`` dot or its ``last``; ``auto`` is
             first in tars, as WebDataset readers do, and last in folders.
         image_member: Extension of the member that is the image where a sample has several images.
+        salvage: Whether a tar is read on behind damage, from the next header that is whole. A
+            sample may then lack members that lay in between; without it, all behind is lost.
         max_pixels: Images with more are failed without being decoded.
         max_image_bytes: Images with more are failed without being read.
     """
@@ -76,6 +78,7 @@ class ImageReaderStage(ReadStage):
     json_fields: Mapping[str, str] = field(default_factory=dict, kw_only=True, hash=False)
     key_split: KeySplit = field(default="auto", kw_only=True)
     image_member: str | None = field(default=None, kw_only=True)
+    salvage: bool = field(default=False, kw_only=True)
     max_pixels: int = field(default=178_956_970, kw_only=True)
     max_image_bytes: int = field(default=256 * 1024 * 1024, kw_only=True)
 
@@ -100,7 +103,9 @@ class ImageReaderStage(ReadStage):
 
     @property
     def index_options(self) -> IndexOptions:
-        return IndexOptions(key_split=self.key_split, image_member=self.image_member)
+        return IndexOptions(
+            key_split=self.key_split, image_member=self.image_member, salvage=self.salvage
+        )
 
     def adds(self) -> pa.Schema:
         return pa.schema([(name, JSON_TYPES[kind]) for name, kind in self.json_fields.items()])

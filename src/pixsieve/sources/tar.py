@@ -27,6 +27,7 @@ MAX_EXTENDED = 16
 
 _WINDOW = 4096  # a caption, a json and the next image's header are mostly read at once
 _ZEROS = 64 * 1024
+_MAGIC = 257  # where a header has its "ustar"
 _MAX_DIGITS = 20  # of a pax size: more than 2**64 has
 _OLD_FILE, _FOLDER, _VOLUME_LABEL, _SPARSE, _LONG_NAME, _LONG_LINK, _GLOBAL_PAX = b"\x005VSLKg"
 _FILES = frozenset(b"0\x007")
@@ -65,11 +66,15 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong at a byte ``offset`` of a source."""
+    """Something wrong at a byte ``offset`` of a source.
+
+    ``read_on`` tells whether the source was read on behind it.
+    """
 
     offset: int
     problem: Problem
     detail: str
+    read_on: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,7 +112,31 @@ class _Extended:
     sparse: bool = False
 
 
-def walk(reader: Reader, *, file: str, version: str) -> Walk:
+def walk_on(reader: Reader, *, file: str, version: str) -> Walk:
+    """Find all members of a tar, also behind damage: from each next header that is whole.
+
+    Such a header is found wherever it lies, so that bytes may be missing as well. The arguments are
+    those of :func:`walk`.
+    """
+    end = reader.info.size
+    found = walk(reader, file=file, version=version)
+    while found.faults and not found.faults[-1].read_on:
+        fault = found.faults[-1]
+        onward = _next_header(reader, fault.offset + 1, end)
+        if onward is None:
+            break
+        detail = f"{fault.detail}; read on at byte {onward}"
+        found.faults[-1] = Fault(fault.offset, fault.problem, detail, read_on=True)
+        more = walk(reader, file=file, version=version, begin=onward)
+        found.members += more.members
+        found.faults += more.faults
+        found.notes += more.notes
+        found.ignored += more.ignored
+        found.read_to = more.read_to
+    return found
+
+
+def walk(reader: Reader, *, file: str, version: str, begin: int = 0) -> Walk:
     """Find all members of a tar.
 
     Archives that follow each other in one file are read on. Linear in the number of headers and
@@ -117,6 +146,7 @@ def walk(reader: Reader, *, file: str, version: str) -> Walk:
         reader: The tar.
         file: Written into each member.
         version: Likewise.
+        begin: Where to start.
 
     Raises:
         SourceChangedError: the tar became shorter meanwhile.
@@ -124,7 +154,7 @@ def walk(reader: Reader, *, file: str, version: str) -> Walk:
     """
     found = Walk()
     end = reader.info.size
-    position = start = 0
+    position = start = begin
     window = b""
     extended: _Extended | None = None
     closed = False  # the last thing seen was a zero block
@@ -236,6 +266,24 @@ def walk(reader: Reader, *, file: str, version: str) -> Walk:
         found.notes.append(f"read on after {joints} end marks: several archives in one file")
     found.read_to = min(position, end)
     return found
+
+
+def _next_header(reader: Reader, offset: int, end: int) -> int | None:
+    """Return where the next ustar header that is whole starts, at or behind ``offset``."""
+    position, length = offset, _WINDOW  # it is mostly near
+    while position + BLOCK <= end:
+        piece = reader.read(position, min(length, end - position))
+        length = min(2 * length, MAX_EXTENDED_SIZE)
+        at = piece.find(b"ustar", _MAGIC)
+        while at >= 0:
+            header = piece[at - _MAGIC : at - _MAGIC + BLOCK]
+            if len(header) == BLOCK and _checksum_holds(header):
+                return position + at - _MAGIC
+            at = piece.find(b"ustar", at + 1)
+        if position + len(piece) >= end:
+            return None
+        position += len(piece) - BLOCK  # a header may lie across
+    return None
 
 
 def is_tar(first: bytes) -> bool:

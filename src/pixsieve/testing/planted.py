@@ -113,7 +113,9 @@ def edit_rows(
     path = shards(folder)[shard].with_suffix(".parquet")
     table = pq.read_table(path)
     rows = table.to_pylist()
-    pq.write_table(pa.Table.from_pylist(change(rows) or rows, table.schema), path)
+    changed = pa.Table.from_pylist(change(rows) or rows, table.schema)
+    if not changed.equals(table):
+        pq.write_table(changed, path)
 
 
 def place(folder: Path, shard: int) -> None:
