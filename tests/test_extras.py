@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pixsieve.engine.result import RunResult
     from pixsieve.export.finished import About, Dataset, Members, Shard
+    from pixsieve.export.indexes.base import Desk
 
 
 class Places(Index):
@@ -35,7 +36,7 @@ class Places(Index):
 
     name = "places"
     suffix = ".places"
-    files = ("contents.txt", ".places")
+    files = ("contents.txt", ".places/big.bin")
 
     def of_shard(self, members: Members) -> bytes:
         lines = (
@@ -46,8 +47,8 @@ class Places(Index):
         )
         return "\n".join([*lines, f"end {members.end}"]).encode()
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:
-        big = scratch / "big"
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:
+        big = desk.scratch / "big"
         big.write_text("".join(shard.tar.sha256 for shard in dataset.shards))
         text = f"{dataset.samples} {dataset.card.get('license')} {dataset.contents.images}\n"
         return {"contents.txt": text.encode(), ".places/big.bin": big}
@@ -198,6 +199,17 @@ def test_without_the_working_state_the_same_bytes_are_made_again(photos: Path, t
     assert tree(out) == before
 
 
+def test_of_a_folder_that_indexes_share_only_what_is_wanted_stays(photos: Path, tmp_path: Path):
+    meta = tmp_path / "out" / ".nv-meta"
+    export(photos, indexes=("energon", "energon_sqlite"), formats=())
+    (meta / "notes.txt").write_text("mine")
+    assert (meta / "index.sqlite").exists()
+    export(photos, indexes=("energon",), formats=())
+    assert sorted(path.name for path in meta.iterdir()) == [
+        ".info.json", "dataset.yaml", "index.uuid", "notes.txt", "split.yaml",
+    ]  # fmt: skip
+
+
 def test_they_can_be_chosen_anew_and_the_tars_stay(photos: Path, tmp_path: Path):
     out = tmp_path / "out"
     export(photos, indexes=(), formats=())
@@ -274,6 +286,8 @@ def test_a_missing_library_is_told_before_any_work(photos: Path, tmp_path: Path)
     [
         ({"indexes": ("place",)}, r"indexes names 'place'.*places"),
         ({"formats": ("digest",)}, r"formats names 'digest'.*digests"),
+        ({"indexes": ("energon_sqlite",)}, r"'energon_sqlite' without 'energon'"),
+        ({"card": {"licence": "mit"}}, r"card has 'licence'.*license"),
     ],
 )
 def test_an_unknown_name_is_told_with_the_known_ones(

@@ -7,14 +7,16 @@ import pytest
 import yaml
 
 from pixsieve.errors import PlanError
+from pixsieve.export.indexes.base import Desk
 from pixsieve.export.indexes.card import CardIndex, check, front_matter, hub_splits, size_category
+from pixsieve.scorers.guard import NoGuard
 from pixsieve.testing import exports, images
 
 HOSTILE = "a: |b\n---\n```\n# x <!-- \u202e `y` {z} & 'q' \"w\" %TAG @at \x1b[2J"
 
 
 def card_of(dataset, tmp_path):
-    found = CardIndex().of_dataset(dataset, tmp_path)
+    found = CardIndex().of_dataset(dataset, Desk(tmp_path, NoGuard()))
     assert set(found) == {"README.md", "samples.jpg"} == set(CardIndex.files)
     for name, data in found.items():
         (dataset.folder / name).write_bytes(data)
@@ -214,7 +216,7 @@ def test_text_that_no_encoding_takes_does_no_harm(tmp_path):
 
 def test_a_card_that_was_changed_is_known(tmp_path):
     index = CardIndex()
-    card = index.of_dataset(exports.plain(tmp_path / "out"), tmp_path)
+    card = index.of_dataset(exports.plain(tmp_path / "out"), Desk(tmp_path, NoGuard()))
     data = card["README.md"]
     assert not index.is_edited(data)
     assert not index.is_edited(card["samples.jpg"])
@@ -224,7 +226,10 @@ def test_a_card_that_was_changed_is_known(tmp_path):
 
 
 def test_same_bytes_each_time(tmp_path):
-    found = [CardIndex().of_dataset(exports.mixed(tmp_path / name), tmp_path) for name in "ab"]
+    found = [
+        CardIndex().of_dataset(exports.mixed(tmp_path / name), Desk(tmp_path, NoGuard()))
+        for name in "ab"
+    ]
     assert found[0] == found[1]
 
 

@@ -13,7 +13,9 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
+from pixsieve.export.indexes.base import Desk
 from pixsieve.export.indexes.energon_sqlite import EnergonSqliteIndex
+from pixsieve.scorers.guard import NoGuard
 from pixsieve.testing import exports
 
 TABLES = ("samples", "sample_parts")
@@ -84,7 +86,7 @@ def test_memory_does_not_follow_the_number_of_shards(tmp_path):
         scratch = tmp_path / str(len(peaks))
         scratch.mkdir()
         tracemalloc.start()
-        EnergonSqliteIndex().of_dataset(Many(shards, table), scratch)
+        EnergonSqliteIndex().of_dataset(Many(shards, table), Desk(scratch, NoGuard()))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.2 * peaks[1]

@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from pixsieve.export.indexes.samples import chosen, picture
+from pixsieve.schema import Problem
+from pixsieve.scorers.guard import NoGuard
 from pixsieve.testing import exports, images
 
 
@@ -27,7 +29,7 @@ def test_of_many_samples_twenty_are_chosen():
 
 
 def opened(dataset):
-    return Image.open(io.BytesIO(picture(dataset)))
+    return Image.open(io.BytesIO(picture(dataset, NoGuard())))
 
 
 @pytest.mark.parametrize(("samples", "size"), [(1, (176, 176)), (7, (848, 344)), (30, (848, 680))])
@@ -39,7 +41,7 @@ def test_size(tmp_path, samples, size):
 
 def test_every_format_is_shown_and_the_bytes_are_the_same_each_time(tmp_path):
     one, again = exports.mixed(tmp_path / "a"), exports.mixed(tmp_path / "b")
-    assert picture(one) == picture(again)
+    assert picture(one, NoGuard()) == picture(again, NoGuard())
     pixels = np.asarray(opened(one))
     for number in range(12):
         top, left = 8 + number // 5 * 168, 8 + number % 5 * 168
@@ -68,3 +70,9 @@ def test_an_image_that_cannot_be_decoded_is_grey(tmp_path):
     pixels = np.asarray(opened(dataset))
     assert pixels[60:100, 60:100].std() < 2
     assert 200 < pixels[88, 88, 0] < 220
+
+
+def test_an_image_that_ended_a_worker_is_grey(tmp_path):
+    guard = NoGuard({0: Problem.DECODER_CRASH})
+    sheet = Image.open(io.BytesIO(picture(exports.plain(tmp_path / "out"), guard)))
+    assert np.asarray(sheet)[60:100, 60:100].std() < 2

@@ -45,9 +45,9 @@ def to_text(result: RunResult) -> str:
         lines.append(
             f"{len(result.shards):,} shards, {human_size(_tar_bytes(result))}, are in {folder}"
         )
-        for what, names in (("index files", result.indexes), ("other formats", result.formats)):
-            if names:
-                lines.append(f"{what}: {', '.join(names)}")
+        for what, made in (("index files", result.indexes), ("other formats", result.formats)):
+            if made:
+                lines.append(f"{what}: {', '.join(made)}")
         if counts.kept < counts.indexed:
             lines.append(
                 f"what is not exported is in {folder}/dropped/dropped.parquet; "

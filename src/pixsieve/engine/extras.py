@@ -19,6 +19,7 @@ from pixsieve.export.files import FileRecord, record, stands
 from pixsieve.export.finished import MEMBER_COLUMNS, members_of
 from pixsieve.export.formats import FORMATS
 from pixsieve.export.indexes import INDEXES
+from pixsieve.export.indexes.base import Desk
 from pixsieve.fingerprint import fingerprint
 from pixsieve.storage.local import storage_error
 
@@ -181,12 +182,12 @@ def _index_shard(
 def _index_dataset(
     name: str, dataset: Dataset, scratch: Path, expected: Files | None, context: Context
 ) -> Files:
-    del context
     standing = _stand(dataset.folder, expected)
     if standing is not None:
         return standing
     with tempfile.TemporaryDirectory(prefix=".index.", suffix=".tmp", dir=scratch) as empty:
-        return _written(dataset.folder, INDEXES[name].of_dataset(dataset, Path(empty)))
+        desk = Desk(scratch=Path(empty), guard=context.guard)
+        return _written(dataset.folder, INDEXES[name].of_dataset(dataset, desk))
 
 
 def _written(folder: Path, files: dict[str, bytes] | dict[str, bytes | Path]) -> Files:

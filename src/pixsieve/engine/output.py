@@ -83,6 +83,7 @@ class _Intent:
         manifest: Digest of ``manifest.json`` once the dataset is finished: another one is damaged.
         beside: Suffixes of index files beside its tars.
         more: Other files and folders that it may write at the root.
+        files: Those of index files, with what is in the folders.
     """
 
     prefix: str
@@ -92,6 +93,7 @@ class _Intent:
     manifest: str | None = None
     beside: tuple[str, ...] = ()
     more: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def covers(self, name: str) -> bool:
         """Tell whether a file of this name may be of this run."""
@@ -239,8 +241,13 @@ def _folders_of(plan: Plan) -> Iterator[Path]:
 
 def _more(writer: ImageWriterStage) -> tuple[str, ...]:
     """Return what a writer puts at the root beside shards: files and folders."""
-    files = [name for index in writer.indexes for name in INDEXES[index].files]
-    return (*files, *writer.formats)
+    tops = {name.partition("/")[0]: None for name in _files(writer)}
+    return (*tops, *writer.formats)
+
+
+def _files(writer: ImageWriterStage) -> tuple[str, ...]:
+    """Return the names of the files that describe the dataset to loaders, relative to it."""
+    return tuple(name for index in writer.indexes for name in INDEXES[index].files)
 
 
 def _beside(writer: ImageWriterStage) -> tuple[str, ...]:
@@ -392,6 +399,12 @@ def take_over(
             _remove(path)
         if path.name == dataset.MANIFEST and not same and _damaged(output, before):
             _remove(path)  # of a dataset that is gone; the new intent will not know it
+    known = {name for index in INDEXES.values() for name in index.files}
+    theirs = {file["name"] for file in manifest["files"]} if manifest else set()
+    theirs |= set(before.files) if before else set()
+    for file in sorted(theirs & known - set(_files(writer))):
+        if "/" in file and (output / file).exists():  # in a folder that other indexes share
+            _remove(output / file)
     intent = _Intent(
         prefix=writer.prefix,
         hash=name,
@@ -400,6 +413,7 @@ def take_over(
         manifest=before.manifest if before and same else None,
         beside=beside,
         more=more,
+        files=_files(writer),
     )
     put(control / INTENT, json.dumps(asdict(intent)).encode())
 

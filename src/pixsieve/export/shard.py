@@ -19,6 +19,7 @@ from pixsieve.export.members import Sibling
 from pixsieve.export.stream import TarStream
 from pixsieve.export.uniform import beside
 from pixsieve.storage import tables
+from pixsieve.storage.portable import convert, portable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -189,10 +190,10 @@ def _sidecar(
     fields = [
         *schema.SIDECAR,
         *(schema.ORIGINALS.field(name) for name in originals),
-        *(plan.schema.field(name) for name in added),
+        *(portable(plan.schema.field(name)) for name in added),
     ]
     arrays = [
-        column.cast(field.type)
+        convert(column, field.type)
         if isinstance(column := columns[field.name], pa.ChunkedArray)
         else pa.array(column, field.type)
         for field in fields

@@ -13,6 +13,7 @@ from pixsieve import image
 from pixsieve.errors import PlanError, nearest
 from pixsieve.export.formats import FORMATS
 from pixsieve.export.indexes import DEFAULT, INDEXES
+from pixsieve.export.indexes.card import check as check_card
 from pixsieve.image import EncodeOptions
 from pixsieve.stage import WriteStage, check_fields
 
@@ -124,6 +125,10 @@ class ImageWriterStage(WriteStage):
         self.encode_options(self.target_format or "jpeg")
         for option, known in (("indexes", INDEXES), ("formats", FORMATS)):
             object.__setattr__(self, option, _chosen(option, getattr(self, option), known))
+        if "energon_sqlite" in self.indexes and "energon" not in self.indexes:
+            msg = "indexes has 'energon_sqlite' without 'energon', to whose files it belongs"
+            raise PlanError(msg)
+        check_card(self.card)
 
     def bare(self) -> Self:
         """Return the stage without what can change while the tars stay as they are."""

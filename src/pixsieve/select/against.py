@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pixsieve.errors import PlanError, SourceError, SourceNotFoundError
+from pixsieve.storage.portable import original, originals
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,9 @@ _ID = "image_id"
 
 
 def read(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yield ``image_id`` and the named columns, at most 65,536 rows at a time, as they are stored.
+    """Yield ``image_id`` and the named columns, at most 65,536 rows at a time.
+
+    They have the types that the stages gave them which made them.
 
     Raises:
         SourceNotFoundError: there is nothing at the path.
@@ -41,7 +44,7 @@ def read(path: str, columns: Sequence[str]) -> Iterator[pa.Table]:
                     msg = f"{file} has no column {absent[0]!r}; it has: {', '.join(have)}"
                     raise SourceError(msg)
                 for batch in opened.iter_batches(_BATCH_ROWS, columns=names, use_threads=False):
-                    yield pa.Table.from_batches([batch]).select(names)
+                    yield originals(pa.Table.from_batches([batch]).select(names))
         except (OSError, pa.ArrowException) as error:
             msg = f"{file} cannot be read as Parquet: {error}; export it anew, or name another file"
             raise SourceError(msg) from error
@@ -56,7 +59,7 @@ def schema(path: str) -> pa.Schema:
         except (OSError, pa.ArrowException) as error:
             msg = f"{file} cannot be read as Parquet: {error}; export it anew, or name another file"
             raise SourceError(msg) from error
-    common = [each for each in found[0] if all(each.name in other.names for other in found)]
+    common = [original(each) for each in found[0] if all(each.name in other.names for other in found)]
     return pa.schema(common)
 
 

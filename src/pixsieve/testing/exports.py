@@ -16,6 +16,8 @@ import pyarrow as pa
 from pixsieve import image, schema
 from pixsieve.export import files, finished, tar
 from pixsieve.export.contents import Contents
+from pixsieve.export.indexes.base import Desk
+from pixsieve.scorers.guard import NoGuard
 from pixsieve.storage import tables
 from pixsieve.testing import images
 
@@ -250,7 +252,8 @@ def index_files(dataset: finished.Dataset, names: Sequence[str], scratch: Path) 
             members = finished.members_of(dataset.sidecar(shard, finished.MEMBER_COLUMNS))
             stem = shard.tar.name.removesuffix(".tar")
             (dataset.folder / f"{stem}{index.suffix}").write_bytes(index.of_shard(members))
-        for path, content in index.of_dataset(dataset, scratch).items():
+        desk = Desk(scratch=scratch, guard=NoGuard())
+        for path, content in index.of_dataset(dataset, desk).items():
             (dataset.folder / path).parent.mkdir(exist_ok=True)
             data = content if isinstance(content, bytes) else content.read_bytes()
             (dataset.folder / path).write_bytes(data)

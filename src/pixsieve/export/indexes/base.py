@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from pixsieve.export.finished import Dataset, Members
+    from pixsieve.scorers.guard import Guard
+
+
+class Desk(NamedTuple):
+    """What an index has at hand while its files are made.
+
+    Attributes:
+        scratch: An empty folder, in which a large file can be made; its path is returned then.
+        guard: Watches over what is decoded.
+    """
+
+    scratch: Path
+    guard: Guard
 
 
 class Index(ABC):  # an index has files beside the tars, or of the dataset, or both
@@ -24,18 +37,18 @@ class Index(ABC):  # an index has files beside the tars, or of the dataset, or b
     suffix: ClassVar[str | None] = None
     """Of a file beside each tar, in the place of ``.tar``."""
     files: ClassVar[tuple[str, ...]] = ()
-    """What :meth:`of_dataset` writes at the root: files, or a folder."""
+    """What :meth:`of_dataset` writes, by names relative to the dataset's folder."""
 
     def of_shard(self, members: Members) -> bytes:
         """Return the file beside a tar; only asked for where there is a ``suffix``."""
         raise NotImplementedError
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:  # noqa: ARG002
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:  # noqa: ARG002
         """Return the files of the dataset as a whole, by names relative to its folder.
 
         Args:
             dataset: The finished export.
-            scratch: An empty folder, in which a large file can be made; its path is returned then.
+            desk: An empty folder, and who watches over the decoding of images.
         """
         return {}
 

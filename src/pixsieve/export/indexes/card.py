@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pixsieve.export.finished import Dataset, Shard
+    from pixsieve.export.indexes.base import Desk
 
 _LISTS = (
     "language", "task_categories", "task_ids", "tags", "annotations_creators", "language_creators",
@@ -52,7 +53,7 @@ class CardIndex(Index):
     name = "card"
     files = ("README.md", "samples.jpg")
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:  # noqa: ARG002
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:
         """Return the card and the picture in it."""
         matter = yaml.safe_dump(
             front_matter(dataset), sort_keys=False, allow_unicode=True, width=100
@@ -60,7 +61,7 @@ class CardIndex(Index):
         text = f"---\n{matter}---\n\n" + body(dataset, hub_splits(dataset)) + "\n"
         data = text.encode(errors="replace")
         seal = f"\n<!-- pixsieve {_digest(data)} -->\n".encode()
-        return {"README.md": data + seal, "samples.jpg": samples.picture(dataset)}
+        return {"README.md": data + seal, "samples.jpg": samples.picture(dataset, desk.guard)}
 
     def is_edited(self, data: bytes) -> bool:
         """Tell whether a ``README.md`` is none that was written here, or was changed since.

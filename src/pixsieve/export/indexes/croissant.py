@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pixsieve.export.finished import Dataset
+    from pixsieve.export.indexes.base import Desk
 
 MOST_IMAGES = 1000
 """Up to so many samples, the images are a record set, too: mlcroissant unpacks every tar for it,
@@ -85,7 +86,7 @@ class CroissantIndex(Index):
     name = "croissant"
     files = ("croissant.json",)
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:  # noqa: ARG002
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:  # noqa: ARG002
         """Return the description."""
         card = dataset.card
         tars = [

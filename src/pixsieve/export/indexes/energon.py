@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from pixsieve.export.contents import Contents
     from pixsieve.export.finished import Dataset, Members
+    from pixsieve.export.indexes.base import Desk
 
 ENERGON_VERSION = "7.4.1"
 """The version whose files these are."""
@@ -39,14 +40,19 @@ class EnergonIndex(Index):
 
     name = "energon"
     suffix = ".tar.idx"
-    files = (META,)
+    files = (
+        f"{META}/.info.json",
+        f"{META}/dataset.yaml",
+        f"{META}/index.uuid",
+        f"{META}/split.yaml",
+    )
 
     def of_shard(self, members: Members) -> bytes:
         """Return where the samples of a tar start, and where the last one ends."""
         firsts = np.array(members.offsets, np.uint64)[members.borders[:-1]] - tar.BLOCK
         return np.append(firsts, np.uint64(members.end)).astype("<u8").tobytes()
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:  # noqa: ARG002
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:  # noqa: ARG002
         """Return the files of ``.nv-meta``, but for the database of :mod:`energon_sqlite`."""
         counts = {shard.tar.name: shard.samples for shard in dataset.shards}
         info = {

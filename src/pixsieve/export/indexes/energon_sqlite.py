@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pixsieve.export.finished import Dataset, Members
+    from pixsieve.export.indexes.base import Desk
 
 _TABLES = """
 CREATE TABLE samples (
@@ -55,11 +56,11 @@ class EnergonSqliteIndex(Index):
     """
 
     name = "energon_sqlite"
-    files = (META,)
+    files = (f"{META}/index.sqlite",)
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:
-        """Return the database, made in ``scratch``."""
-        path = scratch / "index.sqlite"
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:
+        """Return the database, made in the folder for such."""
+        path = desk.scratch / "index.sqlite"
         shards = sorted(dataset.shards, key=lambda shard: shard.tar.name)
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
             # What fails is made anew, in a new file: nothing has to be rolled back.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pixsieve.export.finished import Dataset
+    from pixsieve.export.indexes.base import Desk
 
 _SCHEMA = "datapackage.schema.json"
 
@@ -33,7 +34,7 @@ class FrictionlessIndex(Index):
     name = "frictionless"
     files = ("datapackage.json", _SCHEMA)
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:  # noqa: ARG002
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:  # noqa: ARG002
         """Return the package and the columns."""
         tables = [
             {

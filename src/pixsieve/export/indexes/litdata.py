@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pixsieve.export.finished import Dataset
+    from pixsieve.export.indexes.base import Desk
 
 
 class LitdataIndex(Index):
@@ -26,7 +27,7 @@ class LitdataIndex(Index):
     name = "litdata"
     files = ("index.json",)
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:  # noqa: ARG002
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:  # noqa: ARG002
         """Return the list of sidecars."""
         shards = sorted(dataset.shards, key=lambda shard: shard.sidecar.name)
         index = {

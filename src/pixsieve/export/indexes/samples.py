@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pixsieve.export.finished import Dataset
+    from pixsieve.scorers.guard import Guard
 
 MOST = 20
 SIDE = 160
@@ -24,13 +25,16 @@ _MISSING = "#d0d0d0"
 _QUALITY = 85
 
 
-def picture(dataset: Dataset) -> bytes:
+def picture(dataset: Dataset, guard: Guard) -> bytes:
     """Return a JPEG with thumbnails of up to 20 samples, evenly spaced over the export.
 
     They are upright, in the order of the export, row by row, at most 160 pixels wide and high. An
-    image that cannot be decoded is a grey square.
+    image that cannot be decoded, or that ended a worker, is a grey square.
     """
-    found = [_thumbnail(data) for data in _images(dataset)]
+    found = []
+    for number, data in enumerate(_images(dataset)):
+        with guard.watch(number):
+            found.append(_missing() if number in guard.avoid else _thumbnail(data))
     columns = min(_COLUMNS, len(found))
     rows = -(-len(found) // _COLUMNS)
     step = SIDE + _GAP
@@ -68,7 +72,11 @@ def _thumbnail(data: bytes) -> Image.Image:
     try:
         pixels = image.decode(data, image.probe(data), min_side=SIDE)
     except image.ImageProblemError:
-        return Image.new("RGB", (SIDE, SIDE), _MISSING)
+        return _missing()
     thumbnail = Image.fromarray(pixels)
     thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return thumbnail
+
+
+def _missing() -> Image.Image:
+    return Image.new("RGB", (SIDE, SIDE), _MISSING)

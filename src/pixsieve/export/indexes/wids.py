@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pixsieve.export.finished import Dataset
+    from pixsieve.export.indexes.base import Desk
 
 
 class WidsIndex(Index):
@@ -25,7 +26,7 @@ class WidsIndex(Index):
     name = "wids"
     files = ("wids.json",)
 
-    def of_dataset(self, dataset: Dataset, scratch: Path) -> dict[str, bytes | Path]:  # noqa: ARG002
+    def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:  # noqa: ARG002
         """Return the list of tars."""
         shards = sorted(dataset.shards, key=lambda shard: shard.tar.name)
         index = {
