@@ -768,7 +768,7 @@ def verify(
     """  # noqa: D301
     from pixsieve.verify import verify as check
 
-    cli_loaders.check(loaders, pythons)
+    cli_loaders.check(path, loaders, pythons)
     with _progress(quiet=quiet, as_json=as_json) as progress:
         report = check(
             path,

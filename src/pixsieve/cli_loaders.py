@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from pixsieve.cli_options import Command, option
-from pixsieve.errors import RunError
+from pixsieve.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,12 +65,17 @@ PYTHON: dict[str, Any] = {
 }
 
 
-def check(loaders: tuple[tuple[str, ...], ...], pythons: tuple[tuple[str, str], ...]) -> None:
-    """Raise ``UsageError`` unless all loaders that are named are there."""
+def check(
+    path: str, loaders: tuple[tuple[str, ...], ...], pythons: tuple[tuple[str, str], ...]
+) -> None:
+    """Raise ``UsageError`` unless all loaders that are named are there and can open the path."""
     if loaders or pythons:
         from pixsieve.loaders.compare import chosen
 
         chosen(_flat(loaders), dict(pythons))
+        if Path(path).is_file():
+            msg = f"{path} is no folder; loaders open a dataset's whole folder"
+            raise UsageError(msg)
 
 
 def compare(

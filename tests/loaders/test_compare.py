@@ -15,7 +15,7 @@ from pixsieve.loaders import LOADERS
 from pixsieve.loaders import base as base_module
 from pixsieve.loaders.compare import chosen, compare
 from pixsieve.verify.findings import Checked, VerifyReport
-from tests.loaders.conftest import loaders
+from tests.loaders.conftest import export, loaders, write_pictures
 
 TARS = [name for name, loader in LOADERS.items() if loader.reads == "tars"]
 
@@ -119,6 +119,15 @@ def last_tar(path):
     return max(path.glob("*.tar")).name
 
 
+def shorten_energon(path):
+    index = path / f"{last_tar(path)}.idx"
+    index.write_bytes(index.read_bytes()[:-8])
+    edit_json(
+        path / ".nv-meta" / ".info.json",
+        lambda data: data["shard_counts"].update({last_tar(path): 3}),
+    )
+
+
 MISSING = {
     "webdataset": cut,
     "torch": cut,
@@ -127,10 +136,7 @@ MISSING = {
     "wids": lambda path: edit_json(
         path / "wids.json", lambda data: data["shardlist"][-1].update(nsamples=3)
     ),
-    "energon": lambda path: edit(
-        path / ".nv-meta" / "split.yaml",
-        lambda text: re.sub(r"exclude:.*", f"exclude: [{last_tar(path)}/3]", text),
-    ),
+    "energon": shorten_energon,
     "dali": lambda path: edit(
         path / last_tar(path).replace(".tar", ".idx"),
         lambda text: "\n".join(["v1.2 3", *text.splitlines()[1:-1]]) + "\n",
@@ -271,6 +277,8 @@ def test_a_loader_that_is_named_must_be_there(monkeypatch):
         chosen(["polar"], {})
     with pytest.raises(UsageError, match="there is no loader 'numpy'"):
         chosen(["polars"], {"numpy": "/usr/bin/python3"})
+    with pytest.raises(UsageError, match="named for dali, which is none of the loaders to run"):
+        chosen(["polars"], {"dali": "/usr/bin/python3"})
     monkeypatch.setattr(base_module.Loader, "installed", lambda _: False)
     with pytest.raises(MissingExtraError, match="dali is not installed; pip install nvidia-dali"):
         chosen(["dali"], {})
@@ -308,3 +316,13 @@ def test_the_report_says_what_was_loaded(small):
     assert told["loader"] == "polars"
     assert told["samples"] == 12
     assert Path(report.path) == small
+
+
+def test_many_differences_of_a_file_are_counted(tmp_path):
+    write_pictures(tmp_path / "in", 30)
+    path = export(tmp_path / "in", tmp_path / "out", per_tar=30)
+    (sidecar,) = sidecars(path)
+    rewrite(sidecar, lambda row: row | {"caption": "another"})
+    report = run(path, "webdataset", decode=False)
+    assert len(report.findings) == 21
+    assert report.findings[-1].message == "10 more of this rule in this file"

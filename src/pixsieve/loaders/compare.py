@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pixsieve.errors import MissingExtraError
+from pixsieve.errors import MissingExtraError, UsageError
 from pixsieve.loaders import LOADERS, loader_of
 from pixsieve.loaders.base import How
 from pixsieve.loaders.child import Task
 from pixsieve.loaders.expected import Expected, digest, image_digest
 from pixsieve.loaders.processes import LoaderFailedError, running, stoppable
-from pixsieve.verify.findings import Findings, Loaded
+from pixsieve.verify.findings import LIMIT_PER_FILE, Findings, Loaded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from pixsieve.loaders.base import Folder, Loader
+    from pixsieve.loaders.expected import Row
     from pixsieve.verify.findings import VerifyReport
 
 ALL = "all"
@@ -35,13 +36,15 @@ def chosen(names: Sequence[str], pythons: Mapping[str, str]) -> tuple[list[Loade
         pythons: Other interpreters for some of them; what these have is not looked at here.
 
     Raises:
-        UsageError: If there is no loader of a name.
+        UsageError: If there is no loader of a name, or an interpreter for one that is not named.
         MissingExtraError: If one that is named is not installed.
     """
     found: dict[str, Loader] = {}
     left_out = []
     for name in pythons:
-        loader_of(name)
+        if loader_of(name).name not in names and ALL not in names:
+            msg = f"an interpreter is named for {name}, which is none of the loaders to run"
+            raise UsageError(msg)
     for name in names:
         for loader in LOADERS.values() if name == ALL else [loader_of(name)]:
             if loader.name in pythons or loader.installed():
@@ -183,7 +186,7 @@ class _Reading:
 
     def _end(self) -> None:
         for number in np.flatnonzero(~self.seen).tolist():
-            self._differs(number, "is not given")
+            self._differs(number, lambda _: "is not given")
 
     def _take(
         self, key: str, sha256: str | None, size: list[int] | None, caption: str | None
@@ -199,7 +202,8 @@ class _Reading:
         self.seen[number] = True
         if self.loader.ordered and self.in_order and number < self.last:
             self.in_order = False  # once is enough
-            self._differs(number, f"comes after {self.expected.row(self.last).key}, not before it")
+            last = self.expected.row(self.last).key
+            self._differs(number, lambda _: f"comes after {last}, not before it")
         self.last = number
         self._compare(number, sha256, size, caption)
 
@@ -210,32 +214,40 @@ class _Reading:
         if sha256 is not None or size is None:  # else it has decoded and gives no bytes
             self.compared.add("bytes")
             if image_digest(sha256) != expected.images[number]:
-                row = expected.row(number)
-                self._differs(number, f"the image's SHA-256 is {sha256}, expected {row.sha256}")
+                self._differs(
+                    number, lambda row: f"the image's SHA-256 is {sha256}, expected {row.sha256}"
+                )
         if size is not None and expected.sizes[number].any():
             self.compared.add("size")
             width, height = expected.sizes[number].tolist()
             if self.loader.reads == "tars" and not self.loader.turns and expected.turned[number]:
                 width, height = height, width
             if size != [width, height]:
-                self._differs(
-                    number, f"the image is {size[0]} x {size[1]}, expected {width} x {height}"
-                )
+                told = f"the image is {size[0]} x {size[1]}, expected {width} x {height}"
+                self._differs(number, lambda _: told)
         rows = self.loader.reads == "sidecars"
         if rows or expected.is_text[number]:
             self.compared.add("caption")
-            wanted = (expected.captions if rows else expected.texts)[number]
-            if digest(caption) != wanted:
-                row = expected.row(number)
-                should = _short(row.caption if rows else row.text)
-                self._differs(number, f"the caption is {_short(caption)}, expected {should}")
+            if digest(caption) != (expected.captions if rows else expected.texts)[number]:
+                self._differs(
+                    number,
+                    lambda row: (
+                        f"the caption is {_short(caption)}, expected "
+                        f"{_short(row.caption if rows else row.text)}"
+                    ),
+                )
 
-    def _differs(self, number: int, message: str) -> None:
+    def _differs(self, number: int, message: Callable[[Row], str]) -> None:
+        """Note that a sample differs; what it should be is read only where that is told."""
         shard = self.expected.shard(number)
         by_row = self.loader.reads == "sidecars"
         file = shard.sidecar if by_row and shard.sidecar else shard.tar
-        key = self.expected.row(number).key
-        self.findings.add("load-differs", file, f"{self.loader.name}: {message}", member=key)
+        if self.findings.seen["load-differs", file] >= LIMIT_PER_FILE:
+            self.findings.add("load-differs", file, "")  # it is counted
+            return
+        row = self.expected.row(number)
+        told = f"{self.loader.name}: {message(row)}"
+        self.findings.add("load-differs", file, told, member=row.key)
 
 
 def _short(text: str | None) -> str:

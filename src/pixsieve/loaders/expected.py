@@ -31,6 +31,7 @@ _COLUMNS = (
 )  # fmt: skip
 _TURNED = 5  # EXIF orientations from here on swap width and height
 _ROWS = 1024
+_HELD = 4  # shards whose rows are held; loaders with workers take turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,7 @@ class Expected:
         self.sizes = np.array(columns.sizes, np.int32).reshape(-1, 2)
         self._order = np.argsort(self.keys, kind="stable")
         self._sorted = self.keys[self._order]
-        self._shard = -1
-        self._known: list[Row] = []
+        self._known: dict[int, list[Row]] = {}
         sidecars = tuple(shard.sidecar for shard in self.shards if shard.sidecar)
         self.folder = Folder(
             path=str(self.path.resolve()),
@@ -137,10 +137,11 @@ class Expected:
     def row(self, number: int) -> Row:
         """Return what a sample is; cheap when those of one shard are asked for together."""
         shard = int(np.searchsorted(self.borders, number, "right")) - 1
-        if shard != self._shard:
-            self._known = list(self._rows(self.shards[shard]))
-            self._shard = shard
-        return self._known[number - int(self.borders[shard])]
+        if shard not in self._known:
+            if len(self._known) >= _HELD:
+                del self._known[next(iter(self._known))]
+            self._known[shard] = list(self._rows(self.shards[shard]))
+        return self._known[shard][number - int(self.borders[shard])]
 
     def _rows(self, shard: Shard) -> Iterator[Row]:
         if shard.sidecar is not None:

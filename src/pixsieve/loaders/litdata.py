@@ -47,6 +47,11 @@ class LitdataLoader(SidecarLoader):
             return start
 
         loader = StreamingDataLoader(
-            found, batch_size=64, collate_fn=Each(make), num_workers=how.workers
+            found,
+            batch_size=64,
+            collate_fn=Each(make),
+            num_workers=how.workers,
+            multiprocessing_context="spawn",  # Polars does not survive a fork
+            persistent_workers=True,
         )
         return lambda: (sample for batch in loader for sample in batch)

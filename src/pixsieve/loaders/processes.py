@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 STALL = 180.0
 """Seconds in which a loader must give something, from its start on; else it is ended."""
+SLOWEST = 20e6
+"""Bytes of the tars for which it has a second more: some read all of them before they begin."""
 _MARK = "PIXSIEVE_LOADER"
 _GRACE = 10.0  # seconds in which a process may end by itself
 _CHUNK = 1 << 16
@@ -74,7 +76,7 @@ def running(task: Task, python: str | None = None) -> Generator[Iterator[tuple[s
                 raise LoaderFailedError(msg) from error
             finally:
                 os.close(writing)
-        yield _messages(process, reading, Path(scratch) / "said.txt")
+        yield _messages(process, reading, _limit(task), Path(scratch) / "said.txt")
     finally:
         os.close(reading)
         if process is not None:
@@ -140,14 +142,14 @@ def environment(scratch: str) -> dict[str, str]:
 
 
 def _messages(
-    process: subprocess.Popen[bytes], reading: int, said: Path
+    process: subprocess.Popen[bytes], reading: int, limit: float, said: Path
 ) -> Iterator[tuple[str, Any]]:
     """Yield kind and value of each message, up to ``done``."""
     rest = b""
     while True:
-        ready, _, _ = select.select([reading], [], [], STALL)
+        ready, _, _ = select.select([reading], [], [], limit)
         if not ready:
-            msg = f"gave nothing for {STALL:.0f} seconds, and was ended{_tail(said)}"
+            msg = f"gave nothing for {limit:.0f} seconds, and was ended{_tail(said)}"
             raise LoaderFailedError(msg)
         data = os.read(reading, _CHUNK)
         if not data:
@@ -169,6 +171,12 @@ def _messages(
         how = f"ended with the exit code {code}"
     msg = f"the process {how} before it was done{_tail(said)}"
     raise LoaderFailedError(msg)
+
+
+def _limit(task: Task) -> float:
+    """Return the seconds in which a loader must give something."""
+    paths = map(Path, task.folder.paths(task.folder.tars))
+    return STALL + sum(path.stat().st_size for path in paths if path.is_file()) / SLOWEST
 
 
 def _tail(said: Path) -> str:
