@@ -129,12 +129,12 @@ def as_rows(found, folder):
 class Held(ReadingTests):
     format = TfrecordFormat()
 
-    def held(self, name, value, column):
+    def held(self, name, value, field):
         if isinstance(value, bool):
             return int(value)
         if name == "tags":  # of many values, none and no list are the same
             return value or []
-        if pa.types.is_float64(column):
+        if pa.types.is_float64(field.type):
             return float(np.float32(value))
         return value
 

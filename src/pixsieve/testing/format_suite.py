@@ -34,6 +34,7 @@ from pixsieve.export.finished import Dataset, Shard
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import ImageReaderStage, ImageWriterStage, SplitStage
 from pixsieve.storage import tables
+from pixsieve.storage.portable import convert, portable
 from pixsieve.testing import corpus as kit
 from pixsieve.testing import images
 from pixsieve.testing.faults import tree
@@ -96,7 +97,7 @@ class ReadingTests:
         """Read one split back with the format's own library, in the order of the export."""
         raise NotImplementedError
 
-    def held(self, name: str, value: object, column: pa.DataType) -> object:  # noqa: ARG002
+    def held(self, name: str, value: object, field: pa.Field) -> object:  # noqa: ARG002
         """Return what a reader gives for a column's value."""
         return value
 
@@ -130,7 +131,7 @@ class ReadingTests:
                 assert got.image == data
                 for field in dataset.columns:
                     name = "image_" if field.name == "image" else field.name
-                    value = self.held(name, row[field.name], field.type)
+                    value = self.held(name, row[field.name], field)
                     assert repr(got.row[name]) == repr(value), name
 
 
@@ -263,9 +264,6 @@ def _widen(path: Path) -> None:
         return [None if n % 4 == 2 else value for n, value in zip(numbers, values, strict=True)]  # noqa: PLR2004
 
     n = numbers
-    vectors: list[object] = [[i / 3] * 4 for i in n]
-    if int(pa.__version__.partition(".")[0]) >= 26:  # noqa: PLR2004  # older ones cannot read nulls
-        vectors = some(vectors)
     added = {
         "score": pa.array(some(i / 7 for i in n), pa.float32()),
         "ratio": pa.array([float("nan") if i == 3 else i / 7 for i in n], pa.float64()),  # noqa: PLR2004
@@ -273,8 +271,8 @@ def _widen(path: Path) -> None:
         "small": pa.array(some(-i for i in n), pa.int8()),
         "large": pa.array([2**62 + i for i in n], pa.int64()),
         "hash": pa.array(some(bytes([i]) * 8 for i in n), pa.binary(8)),
-        "half": pa.array([[i / 8, 0.5, -1.0] for i in n], pa.list_(pa.float16(), 3)),
-        "vector": pa.array(vectors, pa.list_(pa.float32(), 4)),
+        "half": pa.array(some([i / 8, 0.5, -1.0] for i in n), pa.list_(pa.float16(), 3)),
+        "vector": pa.array(some([i / 3] * 4 for i in n), pa.list_(pa.float32(), 4)),
         "tags": pa.array(some(["ä"] * (i % 3) for i in n), pa.list_(pa.string())),
         "boxes": pa.array([list(range(-1, i % 3)) for i in n], pa.list_(pa.int32())),
         "nothing": pa.nulls(len(n), pa.string()),
@@ -282,8 +280,8 @@ def _widen(path: Path) -> None:
     }
     required = {"ratio", "large", "boxes"}
     for name, values in added.items():
-        field = pa.field(name, values.type, nullable=name not in required)
-        table = table.append_column(field, values)
+        field = portable(pa.field(name, values.type, nullable=name not in required))
+        table = table.append_column(field, convert(pa.chunked_array([values]), field.type))
     path.write_bytes(tables.table_bytes(table, tables.DATASET))
 
 

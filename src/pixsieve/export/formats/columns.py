@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pixsieve.errors import RunError
+from pixsieve.storage.portable import original, portable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,20 +77,14 @@ def names_beside(columns: pa.Schema, *taken: str) -> list[str]:
 
 
 def beside(columns: pa.Schema, *taken: str) -> list[pa.Field]:
-    """Return the columns as a table has them that Hugging Face's ``datasets`` is to read.
-
-    It knows no binary values of a fixed length; these are as any others there.
-    """
-    fixed = pa.types.is_fixed_size_binary
-    return [
-        field.with_name(name).with_type(pa.binary() if fixed(field.type) else field.type)
-        for name, field in zip(names_beside(columns, *taken), columns, strict=True)
-    ]
+    """Return the columns by their names in a format, as every reader of Parquet maps them."""
+    names = names_beside(columns, *taken)
+    return [portable(field.with_name(name)) for name, field in zip(names, columns, strict=True)]
 
 
 def plain(columns: pa.Schema) -> dict[str, tuple[str, Kind]]:
     """Return name in the format and kind of the columns that a format of plain values can hold."""
-    kinds = map(kind_of, columns.types)
+    kinds = [kind_of(original(field).type) for field in columns]
     named = zip(columns.names, names_beside(columns, IMAGE), kinds, strict=True)
     return {name: (other, kind) for name, other, kind in named if kind is not None}
 

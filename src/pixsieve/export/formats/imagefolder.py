@@ -16,6 +16,7 @@ from pixsieve.export.formats.columns import IMAGE, beside
 from pixsieve.export.formats.folder import scratch
 from pixsieve.storage import LocalStorage, tables
 from pixsieve.storage.local import sync_folder
+from pixsieve.storage.portable import convert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +77,7 @@ class ImagefolderFormat(Format):
                 for shard in shards:
                     names = [str(Path(name).relative_to(place)) for name in written[shard.number]]
                     columns = zip(dataset.sidecar(shard).columns, list(schema)[1:], strict=True)
-                    rows = [names, *(column.cast(field.type) for column, field in columns)]
+                    rows = [names, *(convert(column, field.type) for column, field in columns)]
                     writer.write_table(pa.table(rows, schema=schema))
             images = [f"*/*.{extension}" for extension in sorted(dataset.contents.images)]
             patterns[split] = [str(place / name) for name in (METADATA, *images)]

@@ -10,6 +10,7 @@ import pyarrow as pa
 from pixsieve.export.formats.base import Format
 from pixsieve.export.formats.columns import IMAGE, check_sizes, names_beside, tables_of
 from pixsieve.export.formats.folder import check_library, put, scratch
+from pixsieve.storage.portable import convert, original
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +28,9 @@ _COMMITTED = ("_versions", "_transactions")
 
 class LanceFormat(Format):
     """A fragment with one data file for each shard, in one version that is committed last.
+
+    Columns have the types that they had before they became a sidecar's: vectors have a fixed
+    length, so that Lance can index them.
 
     Data files are the same in each run, and so are their names. What the commit writes holds its
     time and a random id, as the format wants it: the dataset's manifest does not list that.
@@ -96,9 +100,10 @@ class LanceFormat(Format):
 
 
 def _schema(columns: pa.Schema) -> pa.Schema:
-    named = zip(names_beside(columns, IMAGE), columns, strict=True)
+    names = names_beside(columns, IMAGE)
+    named = [original(each).with_name(name) for name, each in zip(names, columns, strict=True)]
     image = _compressed(pa.field(IMAGE, pa.large_binary(), nullable=False), "none")
-    return pa.schema([image, *(_compressed(field.with_name(name)) for name, field in named)])
+    return pa.schema([image, *map(_compressed, named)])
 
 
 def _compressed(field: pa.Field, by: str = "zstd") -> pa.Field:
@@ -117,6 +122,6 @@ def _compressed(field: pa.Field, by: str = "zstd") -> pa.Field:
 
 
 def _rows(sidecar: pa.Table, images: list[bytes], schema: pa.Schema) -> pa.Table:
-    columns = [pa.array(images, pa.large_binary()), *sidecar.columns]
+    columns = [pa.chunked_array([images], pa.large_binary()), *sidecar.columns]
     kinds = zip(columns, schema, strict=True)
-    return pa.table([column.cast(field.type) for column, field in kinds], schema=schema)
+    return pa.table([convert(column, field.type) for column, field in kinds], schema=schema)

@@ -14,6 +14,7 @@ from pixsieve.export.formats.base import Format
 from pixsieve.export.formats.columns import IMAGE, check_sizes, pieces_of, plain
 from pixsieve.export.formats.folder import check_library, put, scratch
 from pixsieve.storage import LocalStorage
+from pixsieve.storage.portable import original
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -86,7 +87,7 @@ def _encodings(columns: pa.Schema) -> dict[str, str]:
     """Return MDS' type of each column that it can hold."""
     found = {IMAGE: "bytes"}
     for name, (other, kind) in plain(columns).items():
-        field = columns.field(name)
+        field = original(columns.field(name))
         if kind.word == "bytes" and not kind.list:
             found[other] = "bytes"
         elif kind.word == "float" and kind.length:

@@ -23,6 +23,7 @@ from pixsieve.export.formats.columns import (
     tables_of,
 )
 from pixsieve.storage import LocalStorage
+from pixsieve.storage.portable import convert
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ class ParquetFormat(Format):
                     fields=list(_IMAGE_TYPE),
                 )
                 columns = zip(table.columns, list(schema)[1:], strict=True)
-                group = [image, *(column.cast(field.type) for column, field in columns)]
+                group = [image, *(convert(column, field.type) for column, field in columns)]
                 writer.write_table(pa.table(group, schema=schema), row_group_size=GROUP_ROWS)
         return [name]
 
