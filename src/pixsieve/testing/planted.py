@@ -205,9 +205,6 @@ class Fault:
         name: What is wrong.
         rule: The rule that must name it.
         plant: Puts it into a folder.
-        lost: How many samples a repair cannot save.
-        why: The reasons for that, as the account has them.
-        renamed: How many keys a repair changes.
         splits: Whether the export has splits.
         file: The file that is named: how its name starts; ``{shard}`` is that of the second shard.
         agreed: The rule that must name it if the manifest agrees; ``None`` for the same one, and
@@ -217,9 +214,6 @@ class Fault:
     name: str
     rule: str
     plant: Callable[[Path], None]
-    lost: int = 0
-    why: tuple[str, ...] = ()
-    renamed: int = 0
     splits: bool = False
     file: str = "{shard}"
     agreed: str | None = None
@@ -340,21 +334,22 @@ def _sidecar_cut(folder: Path) -> None:
 # tars
 
 
-def _borders(path: Path) -> list[int]:
+def borders(path: Path) -> list[int]:
+    """Return where the headers of a tar's members start."""
     with tarfile.open(path) as tar:
         return [info.offset for info in tar]
 
 
-@_fault("sidecar-row-extra", lost=2, why=("not_in_tar",))
+@_fault("sidecar-row-extra")
 def _tar_cut_between_samples(folder: Path) -> None:
     path = shards(folder)[1]
-    path.write_bytes(path.read_bytes()[: _borders(path)[6]])
+    path.write_bytes(path.read_bytes()[: borders(path)[6]])
 
 
-@_fault("tar-cut", lost=2, why=("not_in_tar", "source_truncated"))
+@_fault("tar-cut")
 def _tar_cut_inside_a_member(folder: Path) -> None:
     path = shards(folder)[1]
-    path.write_bytes(path.read_bytes()[: _borders(path)[6] + 512 + 1000])
+    path.write_bytes(path.read_bytes()[: borders(path)[6] + 512 + 1000])
 
 
 @_fault("tar-no-end")
@@ -372,11 +367,11 @@ def _garbage_after_the_end(folder: Path) -> None:
     path.write_bytes(path.read_bytes() + b"garbage!" * 128)
 
 
-@_fault("tar-damaged", lost=3, why=("not_in_tar",))
+@_fault("tar-damaged")
 def _a_header_damaged(folder: Path) -> None:
     path = shards(folder)[1]
     data = bytearray(path.read_bytes())
-    data[_borders(path)[3] + 10] ^= 0x40
+    data[borders(path)[3] + 10] ^= 0x40
     path.write_bytes(data)
 
 
@@ -386,7 +381,7 @@ def _times_in_the_headers(folder: Path) -> None:
     write_tar(path, read_tar(path), shape=lambda info: setattr(info, "mtime", 1_700_000_000))
 
 
-@_fault("column-caption", lost=2, why=("caption_changed",))
+@_fault("column-caption")
 def _captions_swapped_in_the_tar(folder: Path) -> None:
     def swap(members: Members) -> None:
         (one, text), (other, more) = members[2], members[5]
@@ -400,12 +395,12 @@ def _members_apart(folder: Path) -> None:
     edit_tar(folder, lambda members: [members[0], *members[3:], *members[1:3]])
 
 
-@_fault("member-duplicate", lost=1, why=("duplicate_member",))
+@_fault("member-duplicate")
 def _a_member_twice(folder: Path) -> None:
     edit_tar(folder, lambda members: [*members[:2], members[1], *members[2:]])
 
 
-@_fault("image-missing", lost=1, why=("missing_image",))
+@_fault("image-missing")
 def _a_sample_without_image(folder: Path) -> None:
     edit_tar(folder, lambda members: members[1:])
 
@@ -419,12 +414,12 @@ def _a_sample_more(folder: Path) -> None:
 # names
 
 
-@_fault("tar-extended-header", renamed=1)
+@_fault("tar-extended-header")
 def _a_name_that_needs_pax(folder: Path) -> None:
     _rename_second(folder, lambda key: f"é{key}", tarfile.PAX_FORMAT)
 
 
-@_fault("tar-extended-header", renamed=1)
+@_fault("tar-extended-header")
 def _a_long_name_of_gnu_tar(folder: Path) -> None:
     _rename_second(folder, lambda key: f"{key}{'x' * 100}", tarfile.GNU_FORMAT)
 
@@ -441,13 +436,13 @@ def _an_extension_of_another_format(folder: Path) -> None:
     rename(folder, lambda name: f"{second}.png" if name == f"{second}.jpg" else name)
 
 
-@_fault("key-duplicate", renamed=1)
+@_fault("key-duplicate")
 def _a_key_in_two_shards(folder: Path) -> None:
     other = read_tar(shards(folder)[0])[0][0].partition(".")[0]
     _rename_second(folder, lambda _: other)
 
 
-@_fault("key-case", renamed=1)
+@_fault("key-case")
 def _a_key_in_another_case(folder: Path) -> None:
     rename(folder, lambda name: name.replace("000-", "abc-", 1), 0)
     first = read_tar(shards(folder)[0])[0][0].partition(".")[0]
@@ -489,12 +484,12 @@ def _replace(folder: Path, at: int, data: Callable[[bytes], bytes], *, told: boo
         edit_rows(folder, follow)
 
 
-@_fault("image-undecodable", lost=1, why=("truncated_image",))
+@_fault("image-undecodable")
 def _an_image_cut(folder: Path) -> None:
     _replace(folder, 3, lambda data: data[: len(data) // 2], told=True)
 
 
-@_fault("column-sha256", lost=1, why=("image_changed",))
+@_fault("column-sha256")
 def _an_image_replaced(folder: Path) -> None:
     _replace(folder, 3, lambda _: images.photo(77, 125, 96))
 
@@ -519,12 +514,12 @@ def _a_json_member_cut(folder: Path) -> None:
 # shards
 
 
-@_fault("file-missing", lost=PER_TAR, why=("not_in_tar",), agreed="manifest-name")
+@_fault("file-missing", agreed="manifest-name")
 def _tar_missing(folder: Path) -> None:
     shards(folder)[1].unlink()
 
 
-@_fault("file-missing", lost=PER_TAR, agreed="manifest-name")
+@_fault("file-missing", agreed="manifest-name")
 def _shard_missing(folder: Path) -> None:
     path = shards(folder)[1]
     path.unlink()
@@ -538,7 +533,7 @@ def _shard_renamed(folder: Path) -> None:
         path.with_suffix(suffix).rename(folder / f"renamed{suffix}")
 
 
-@_fault("shard-empty", lost=PER_TAR)
+@_fault("shard-empty")
 def _shard_empty(folder: Path) -> None:
     edit_rows(folder, lambda rows: rows[:0] or [])
     path = shards(folder)[1]
