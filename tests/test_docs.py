@@ -27,8 +27,9 @@ PAGES = [
 ]
 BLOCK = re.compile(r"^```(?P<kind>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 KINDS = {"python", "sh", "yaml", "json"}
-ELSEWHERE = {("loaders.md", "python")}
-"""What needs libraries that are not here; ``tests/loaders/test_docs.py`` runs it."""
+ELSEWHERE = {("loaders.md", "python"), ("other-formats.md", "python")}
+"""What needs libraries that are not here; ``tests/loaders/test_docs.py`` runs it, and
+``tests/test_format_docs.py``."""
 PYTHON = f"{shlex.quote(sys.executable)} -m pixsieve"
 
 
