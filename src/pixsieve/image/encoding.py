@@ -220,7 +220,9 @@ def _load(
 def _rgb_image(pixels: NDArray[np.uint8]) -> Image.Image:
     """Return (height, width, 4) pixels, of which the last channel is padding, as RGB; no copy."""
     height, width, channels = pixels.shape
-    values = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), channels)
+    buffers = [None, pa.py_buffer(np.ascontiguousarray(pixels))]
+    values = pa.UInt8Array.from_buffers(pa.uint8(), pixels.size, buffers)
+    values = pa.FixedSizeListArray.from_arrays(values, channels)
     return Image.fromarrow(values, "RGB", (width, height))
 
 
