@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import webdataset
 
-from pixsieve.testing import planted
+from pixsieve.stages import ImageTransformStage
+from pixsieve.testing import images, planted
 from pixsieve.verify import verify as verify_with_workers
 
 if TYPE_CHECKING:
@@ -33,6 +35,79 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
 def test_the_sets_are_sound(sets: dict[bool, Path]) -> None:
     for folder in sets.values():
         assert verify(folder).findings == ()
+
+
+SOUND: dict[str, dict[str, Any]] = {
+    "no captions": {"captions": False},
+    "formats as they are": {"kinds": ("JPEG", "PNG", "WEBP"), "image_format": "keep"},
+    "all one format": {"kinds": ("JPEG", "PNG", "WEBP")},
+    "uniform members": {"members": "uniform"},
+    "running numbers": {"member_names": "sequential"},
+    "cut by bytes": {"max_bytes_per_tar": 20_480},
+    "no index files": {"indexes": ()},
+    "an even number of shards": {"shards_multiple_of": 2},
+    "other formats": {"formats": ("parquet", "imagefolder", "tfrecord")},
+    "resized": {"transform": ImageTransformStage(resize_mode="keep_ratio", image_size=64)},
+    "stripped": {"transform": ImageTransformStage()},
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_sound_export_has_no_finding(name: str, tmp_path: Path) -> None:
+    assert verify(planted.export(tmp_path, **SOUND[name])).findings == ()
+
+
+def test_a_set_of_webdatasets_own_writer_has_no_finding(tmp_path: Path) -> None:
+    pattern = str(tmp_path / "shard-%06d.tar")
+    with webdataset.ShardWriter(pattern, maxcount=4, verbose=0) as writer:
+        for number in range(10):
+            sample = {"jpg": images.photo(number, 64, 48), "txt": "a", "json": {"n": number}}
+            writer.write({"__key__": f"{number:04d}", **sample})
+    report = verify(tmp_path)
+    assert report.kind == "foreign"
+    assert report.findings == ()
+
+
+def test_a_file_in_a_folder_of_another_format_is_checked_like_any_other(tmp_path: Path) -> None:
+    folder = planted.export(tmp_path, formats=("parquet", "imagefolder"))
+    (path,) = sorted((folder / "parquet").glob("*00000-of-00003*"))
+    path.write_bytes(path.read_bytes()[:-1])
+    (folder / "parquet" / "more.parquet").write_bytes(b"x")
+    (folder / "parquet" / ".half.tmp").write_bytes(b"x")
+    found = {(finding.rule, finding.file) for finding in verify(folder).findings}
+    assert found == {
+        ("file-size", f"parquet/{path.name}"),
+        ("file-sha256", f"parquet/{path.name}"),
+        ("file-stranger", "parquet/more.parquet"),
+        ("file-leftover", "parquet/.half.tmp"),
+    }
+
+
+def test_a_format_that_the_recipe_asks_for_must_be_there(tmp_path: Path) -> None:
+    folder = planted.export(tmp_path, formats=("parquet",))
+    shutil.rmtree(folder / "parquet")
+    planted.agree(folder)
+    assert [(f.rule, f.file) for f in verify(folder).findings] == [("format-missing", "parquet")]
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("wids.json", "index-wids"), ("index.json", "index-litdata"),
+     (".nv-meta/.info.json", "index-energon"), (".nv-meta/split.yaml", "index-energon"),
+     (".nv-meta/index.sqlite", "index-energon"), ("croissant.json", "index-croissant"),
+     ("datapackage.json", "index-frictionless")],
+)  # fmt: skip
+@pytest.mark.parametrize("data", [None, b"", b"\xff\xfe{", b"[]", b"{}"])
+def test_an_index_file_that_is_gone_or_garbage_is_named(
+    name: str, rule: str, data: bytes | None, sets: dict[bool, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(sets[False], tmp_path / "out")
+    if data is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(data)
+    planted.agree(folder)
+    assert rule in {finding.rule for finding in verify(folder).findings}
 
 
 AGREEING = {name: fault for name, fault in planted.FAULTS.items() if fault.agreed != ""}

@@ -6,9 +6,11 @@ Each is planted in a copy of a folder, and can be hidden from the manifest's dig
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import sqlite3
 import struct
 import tarfile
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pixsieve.export.indexes import INDEXES
 from pixsieve.pipeline import Pipeline
 from pixsieve.stages import (
     ExactDeduplicationStage,
@@ -29,7 +32,9 @@ from pixsieve.testing import images
 from pixsieve.testing.corpus import run_pipeline, write_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from pixsieve.stage import Stage
 
 SAMPLES = 12
 PER_TAR = 4
@@ -38,17 +43,36 @@ MANIFEST = "manifest.json"
 Members = list[tuple[str, bytes]]
 
 
-def export(folder: Path, *, splits: bool = False, **writer: Any) -> Path:
-    """Make a sound export of 12 samples in 3 shards, one of two splits, with captions and json.
+def export(
+    folder: Path,
+    *,
+    splits: bool = False,
+    kinds: Sequence[str] = ("JPEG",),
+    captions: bool = True,
+    transform: Stage | None = None,
+    **writer: Any,
+) -> Path:
+    """Make a sound export of 12 samples in 3 shards, with captions and json, and all index files.
 
     One more sample is dropped, and one is failed.
+
+    Args:
+        folder: Where source and dataset go.
+        splits: Whether there are two splits.
+        kinds: Formats of the images, in turn.
+        captions: Whether there are captions.
+        transform: What is done to the images.
+        writer: Options of the writer.
     """
     files: dict[str, bytes] = {}
     for number in range(SAMPLES):
-        files[f"{number:03d}.jpg"] = images.photo(number, 120 + number, 96)
-        files[f"{number:03d}.txt"] = f"a caption, numéro {number}".encode()
+        kind = kinds[number % len(kinds)]
+        suffix = "jpg" if kind == "JPEG" else kind.lower()
+        files[f"{number:03d}.{suffix}"] = images.photo(number, 120 + number, 96, kind)
+        if captions:
+            files[f"{number:03d}.txt"] = f"a caption, numéro {number}".encode()
         files[f"{number:03d}.json"] = json.dumps({"number": number}).encode()
-    files["copy.jpg"] = files["000.jpg"]
+    files["copy.jpg"] = next(iter(files.values()))
     files["torn.jpg"] = images.truncated(images.photo(500, 200, 160))
     write_files(folder / "in", files)
     pipeline = Pipeline(name="planted").add_stage(
@@ -58,7 +82,9 @@ def export(folder: Path, *, splits: bool = False, **writer: Any) -> Path:
     if splits:
         pipeline.add_stage(SplitStage({"train": 0.75, "val": 0.25}, exact=True))
     out = folder / "out"
-    writer = {"images_per_tar": PER_TAR, **writer}
+    if transform is not None:
+        pipeline.add_stage(transform)
+    writer = {"images_per_tar": PER_TAR, "indexes": tuple(INDEXES), **writer}
     run_pipeline(pipeline.add_stage(ImageWriterStage(output_dir=str(out), **writer)))
     return out
 
@@ -622,6 +648,22 @@ def _a_stale_list_of_energon(folder: Path) -> None:
         found["shard_counts"][shards(folder)[1].name] -= 1
 
     _edit_json(folder / ".nv-meta" / ".info.json", fewer)
+
+
+@_fault("index-energon", file=".nv-meta/")
+def _a_stale_database_of_energon(folder: Path) -> None:
+    with contextlib.closing(sqlite3.connect(folder / ".nv-meta" / "index.sqlite")) as database:
+        database.execute(
+            "UPDATE sample_parts SET content_byte_offset = content_byte_offset + 512 "
+            "WHERE tar_file_id = 1 AND sample_index = 2 AND part_name = 'txt'"
+        )
+        database.commit()
+
+
+@_fault("index-energon", file=".nv-meta/")
+def _a_split_of_energon_without_a_tar(folder: Path) -> None:
+    path = folder / ".nv-meta" / "split.yaml"
+    path.write_text(path.read_text().replace("000002}", "000001}"))
 
 
 @_fault("index-wids", file="wids.json")

@@ -418,7 +418,7 @@ def _check_croissant(known: Described, name: str) -> None:
             file = str(each["contentUrl"])
             tars += [file] if file.endswith(".tar") else []
             _check_object(known, name, file, each)
-    if known.own and tars:
+    if known.own:
         _compare_names(known, rule, name, tars, known.by_tar, "tars")
     columns = {column for each in known.results for column, _ in each.columns or ()}
     for record in items(found.get("recordSet")):
@@ -479,6 +479,7 @@ def _check_frictionless(known: Described, name: str) -> None:
     if found is None:
         return
     named: list[str] = []
+    schemas: dict[str, dict[str, Any] | None] = {}
     for resource in items(found.get("resources")):
         given = resource.get("path")
         paths = [str(p) for p in (given if isinstance(given, list) else [given]) if inside(p)]
@@ -489,6 +490,10 @@ def _check_frictionless(known: Described, name: str) -> None:
             elif len(paths) == 1:
                 _check_resource(known, name, path, resource)
         schema = resource.get("schema")
+        if inside(schema) and known.size(str(schema)) is not None:
+            if schema not in schemas:  # many resources share one
+                schemas[schema] = known.load_json(rule, str(schema))
+            schema = schemas[schema]
         fields = items(schema.get("fields")) if isinstance(schema, dict) else []
         result = known.by_sidecar.get(paths[0]) if paths else None
         if fields and result is not None and result.columns is not None:
@@ -502,8 +507,7 @@ def _check_frictionless(known: Described, name: str) -> None:
         ("sidecars", ".parquet", known.by_sidecar.keys()),
     ):
         of_kind = [path for path in named if path.endswith(end)]
-        if of_kind:
-            _compare_names(known, rule, name, of_kind, ours, what)
+        _compare_names(known, rule, name, of_kind, ours, what)
 
 
 def _check_resource(known: Described, name: str, path: str, resource: Mapping[str, Any]) -> None:
