@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from pixsieve.export.finished import About, Dataset, Shard
 
-PIECE = 128 * 1024 * 1024
-"""Image bytes of a chunk, at most: the library holds a chunk in memory, several times.
+PIECE = 64 * 1024 * 1024
+"""Image bytes of a chunk, at most, as is the library's way: it holds a chunk in memory eight times.
 
 The format's own limit is 4 GiB, as offsets are 32 bits.
 """
