@@ -1116,7 +1116,7 @@ def the_first_shard_of_a_bucket_missing(export: Export) -> None:
     del export.shards[0]
 
 
-@in_groups("counts-kept")
+@in_groups("counts-kept", "manifest-name")
 def the_one_shard_of_a_split_missing(export: Export) -> None:
     export.edit_manifest = lambda manifest: manifest["shards"].pop()
 

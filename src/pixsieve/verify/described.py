@@ -491,9 +491,10 @@ def _check_frictionless(known: Described, name: str) -> None:
                 _check_resource(known, name, path, resource)
         schema = resource.get("schema")
         if inside(schema) and known.size(str(schema)) is not None:
-            if schema not in schemas:  # many resources share one
-                schemas[schema] = known.load_json(rule, str(schema))
-            schema = schemas[schema]
+            shared = str(schema)
+            if shared not in schemas:  # many resources share one
+                schemas[shared] = known.load_json(rule, shared)
+            schema = schemas[shared]
         fields = items(schema.get("fields")) if isinstance(schema, dict) else []
         result = known.by_sidecar.get(paths[0]) if paths else None
         if fields and result is not None and result.columns is not None:
