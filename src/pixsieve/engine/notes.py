@@ -26,9 +26,13 @@ def unread_metadata(job: Job) -> Iterator[str]:
         if name not in job.found:
             yield f"no json has a field {name!r} of the type {kind}: its column is null"
     if job.unread:
+        writer = job.plan.writer
+        travel = "the files themselves travel unchanged"
+        if writer is not None and writer.members == "uniform":
+            travel = "the sidecar has the files themselves"
         yield (
             f"the caption or json of {job.unread} samples could not be read into columns; "
-            "metadata_problem says why, the files themselves travel unchanged"
+            f"metadata_problem says why, {travel}"
         )
 
 

@@ -41,6 +41,7 @@ from pixsieve.export import dataset, finished
 from pixsieve.export.files import FileRecord
 from pixsieve.export.formats import FORMATS
 from pixsieve.export.plan import shard_stem
+from pixsieve.export.uniformity import complaints
 from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Status
 from pixsieve.sources import find_shards
@@ -201,6 +202,12 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     if not selected.kept:
         raise RunError(_says_empty(selected))
     planned = _plan(job, parts, selected)
+    told = (
+        *(planned.uniform.notes if planned.uniform else ()),
+        *complaints(planned.contents, writer.indexes),
+    )
+    for warning in told:
+        job.progress.log(f"warning: {warning}")
     name_hash = output.name_hash(writer, planned, job.recipe, job.control, manifest)
     output.take_over(writer, planned, job.recipe, name_hash, job.control, manifest)
     exported = _export(job, planned, name_hash, manifest)
@@ -213,6 +220,7 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     ]
     wrote = _commit(job, made, account, more, manifest) or any(each.written for each in more)
     return result(
+        notes=(*result.keywords["notes"], *told),
         output_dir=Path(writer.output_dir),
         shards=tuple(shard.tar.name for shard in shards_done),
         timings=tuple(job.timings),

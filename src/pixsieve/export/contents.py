@@ -42,6 +42,7 @@ class Contents:
         json_type: The same with the marks of :mod:`pixsieve.json_types`.
         json_kinds: Path to how many json members have what there; ``uneven`` is a list's item that
             only some of its items have.
+        grey: How many ``jpg`` and ``png`` have one channel, also such as have a palette.
         unread: How many members cannot be read as what they are: ``txt`` that is not UTF-8,
             ``json`` that is not JSON; ``large`` is json beyond what is read at all.
     """
@@ -53,6 +54,7 @@ class Contents:
     json_uneven: tuple[str, ...] = field(default=())
     json_type: Any = None
     json_kinds: Kinds = field(default_factory=dict)
+    grey: int = 0
     unread: dict[str, int] = field(default_factory=dict)
 
 
@@ -62,12 +64,16 @@ def tally(
     """Return what the samples of a plan table will be made of, as they are found."""
     groups, large = _grouped(plan)
     images, members = Counter[str](), Counter[str]()
-    types, unread = Counter[str](), Counter[str]()
+    types, unread, grey = Counter[str](), Counter[str](), 0
     for group in groups.to_pylist():
         samples = group["count_all"]
         siblings = group["extensions"].split("/") if group["members"] else []
-        extension = image.FORMATS[target_of(group["format"], writer, transform)]
+        target = target_of(group["format"], writer, transform)
+        extension = image.FORMATS[target]
         images[extension] += samples
+        copied = target == group["format"] and transform is None
+        if extension in _DECODED and group["mode"] in _GREY[copied]:
+            grey += samples
         for name, _ in named([Sibling(each, "", "", 0, 0) for each in siblings], extension):
             members[name] += samples
         if group["json_type"] is not None:
@@ -78,7 +84,15 @@ def tally(
             unread["txt"] += samples
     if large:
         unread["large"] = large
-    return _contents(len(plan), images, members, unread, *_json(types))
+    return _contents(len(plan), images, members, grey, unread, *_json(types))
+
+
+_GREY = {
+    True: frozenset({"1", "F", "I", "I;16", "L", "P"}),
+    False: frozenset({"1", "F", "I", "I;16", "L"}),
+}
+"""Modes of one channel where images are copied, and where they may be encoded anew."""
+_DECODED = ("jpg", "png")  # by every loader
 
 
 def _grouped(plan: pa.Table) -> tuple[pa.Table, int]:
@@ -93,6 +107,7 @@ def _grouped(plan: pa.Table) -> tuple[pa.Table, int]:
     found = pa.table(
         {
             "format": plan["format"].combine_chunks(),
+            "mode": plan["mode"].combine_chunks(),
             "members": lists.value_lengths(),
             "extensions": pc.binary_join(names, "/"),  # which no extension has in it
             "json_type": plan["json_type"].combine_chunks(),
@@ -126,11 +141,12 @@ def _word(kind: Any) -> str:
 
 def together(found: Iterable[Contents]) -> Contents:
     """Return what the samples of several tables are made of."""
-    samples, merged = 0, None
+    samples, grey, merged = 0, 0, None
     images, members, unread = Counter[str](), Counter[str](), Counter[str]()
     kinds: dict[str, Counter[str]] = {}
     for each in found:
         samples += each.samples
+        grey += each.grey
         images.update(each.images)
         members.update(each.members)
         unread.update(each.unread)
@@ -141,7 +157,7 @@ def together(found: Iterable[Contents]) -> Contents:
             kinds.setdefault(path, Counter()).update(words)
         if len(kinds) > _MANY:
             kinds = _of_type(merged, kinds)
-    return _contents(samples, images, members, unread, merged, kinds)
+    return _contents(samples, images, members, grey, unread, merged, kinds)
 
 
 _MANY = 10_000
@@ -157,6 +173,7 @@ def _contents(
     samples: int,
     images: Mapping[str, int],
     members: Mapping[str, int],
+    grey: int,
     unread: Mapping[str, int],
     merged: Any,
     kinds: Mapping[str, Mapping[str, int]],
@@ -173,5 +190,6 @@ def _contents(
         ),
         json_type=merged,
         json_kinds={path: dict(sorted(words.items())) for path, words in kept.items()},
+        grey=grey,
         unread=dict(sorted(unread.items())),
     )

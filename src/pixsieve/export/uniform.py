@@ -386,7 +386,10 @@ def _kinds(words: Mapping[str, int]) -> str:
     if len(words) < 2:  # noqa: PLR2004
         return "".join(words)
     ordered = sorted(words.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{word} in {count:,}" for word, count in ordered)
+    return ", ".join(f"{_SAID.get(word, word)} in {count:,}" for word, count in ordered)
+
+
+_SAID = {"mixed": "others", "uneven": "others"}
 
 
 def _listed(paths: Sequence[str]) -> str:
