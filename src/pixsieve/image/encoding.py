@@ -14,6 +14,7 @@ from PIL import Image, ImageFile, JpegImagePlugin
 
 from pixsieve.errors import UsageError
 from pixsieve.image.check import turbo
+from pixsieve.image.containers import riff_chunks
 from pixsieve.image.header import DEFAULT_LIMITS, ImageHeader
 from pixsieve.image.pillow import load_image, open_image
 from pixsieve.image.pixels import lay_over, plain_image, upright
@@ -78,15 +79,15 @@ class Changes:
         layout: Sides to resize to.
         shrink: The filter for that.
         srgb: Convert to sRGB, by the ICC profile. Without one the pixels count as sRGB already.
-        own_tables: Encode a JPEG as a JPEG by its own quantisation tables, not by ``quality``, and
-            with its own subsampling where Pillow has it: then almost all coefficients come out as
-            they were.
+        as_it_was: Encode in the manner of the source, not by the options: a JPEG by its own
+            quantisation tables, with its own subsampling where Pillow has it, so that it is as fine
+            and as large as before; a lossless WebP without loss.
     """
 
     layout: Layout | None = None
     shrink: Filter = "area"
     srgb: bool = False
-    own_tables: bool = False
+    as_it_was: bool = False
 
 
 _NO_CHANGES = Changes()
@@ -162,8 +163,8 @@ def encode(
             profile_space(profile) == (b"RGB " if ready.mode in {"RGB", "RGBA"} else b"GRAY")
         )
         settings = _settings(ready, options)
-        if changes.own_tables and image.mode == ready.mode:
-            settings = _own_tables(opened, header) or settings
+        if changes.as_it_was and options.format == header.format:
+            settings = _own_settings(data, opened, ready, header) or settings
         settings["icc_profile"] = profile if fits else None
         saved = _saved(ready, options.format, settings)
     icc = "kept" if fits else "dropped"
@@ -174,6 +175,7 @@ def encode(
         "tables": "kept" if "qtables" in settings else None,
         "subsampling": settings.get("subsampling"),
         "progressive": "yes" if "progressive" in settings else None,
+        "lossless": "yes" if "lossless" in settings else None,
         "from": header.format,
         "mode": f"{image.mode}>{ready.mode}" if image.mode != ready.mode else None,
         "background": background,
@@ -284,13 +286,22 @@ def _saved(image: Image.Image, format: str, settings: dict[str, object]) -> byte
 _SUBSAMPLED = {1: "4:2:2", 2: "4:2:0"}
 
 
-def _own_tables(opened: ImageFile.ImageFile, header: ImageHeader) -> dict[str, object]:
+def _own_settings(
+    data: bytes | memoryview, opened: ImageFile.ImageFile, ready: Image.Image, header: ImageHeader
+) -> dict[str, object]:
+    """Return how an image was encoded, as far as that can be done again; else nothing."""
+    if header.format == "webp" and any(kind == b"VP8L" for kind, *_ in riff_chunks(bytes(data))):
+        return {"lossless": True}
+    if isinstance(opened, JpegImagePlugin.JpegImageFile) and opened.mode == ready.mode:
+        return _own_tables(opened, header)
+    return {}
+
+
+def _own_tables(opened: JpegImagePlugin.JpegImageFile, header: ImageHeader) -> dict[str, object]:
     """Return a JPEG's own quantisation tables and subsampling, as they are once it is upright.
 
     Nothing if they cannot serve: the file has no luma, or misses a table.
     """
-    if not isinstance(opened, JpegImagePlugin.JpegImageFile):
-        return {}
     numbers = [table for *_, table in opened.layer]
     rgb = opened.info.get("adobe_transform") == 0 and len(numbers) > 1
     if rgb or not opened.quantization.keys() >= set(numbers):

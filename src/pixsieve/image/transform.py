@@ -50,8 +50,8 @@ def transform(
 
     Bytes alone are rewritten where metadata goes, and where a JPEG can be turned by its
     coefficients. All else is one decode and one encode, which also leaves an image upright and
-    without metadata, asked or not. A JPEG that stays a JPEG of its size then keeps its quantisation
-    tables.
+    without metadata, asked or not. What keeps its format and its size is then encoded in its own
+    manner: a JPEG by its own quantisation tables, a lossless WebP without loss.
 
     Args:
         data: the image.
@@ -79,7 +79,7 @@ def transform(
             pass
     assert encoding is not None  # noqa: S101  # as is said above
     same = header.format == target and to is None
-    changes = Changes(layout=to, shrink=options.shrink, srgb=options.srgb, own_tables=same)
+    changes = Changes(layout=to, shrink=options.shrink, srgb=options.srgb, as_it_was=same)
     return encode(data, header, encoding, changes)
 
 
