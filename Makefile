@@ -57,10 +57,11 @@ $(VENV)/demo.done: $(VENV)/test.done
 	$(BIN)/python -m pip install --quiet --group demo
 	touch $@
 
-$(LOADERS)/done: pyproject.toml
+$(LOADERS)/done: pyproject.toml tests/loaders/without_cuda.py
 	test -d $(LOADERS) || $(PYTHON) -m venv $(LOADERS)
 	$(LOADERS)/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(LOADERS)/bin/python -m pip install --quiet --group loaders --editable .
+	$(LOADERS)/bin/python -m pip install --quiet --group loaders --editable '.[models]'
+	cp tests/loaders/without_cuda.py "$$($(LOADERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sitecustomize.py"
 	touch $@
 
 $(TENSORFLOW)/done: pyproject.toml

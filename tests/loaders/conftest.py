@@ -17,8 +17,11 @@ from pixsieve.testing import images
 IN_EVERY_ENVIRONMENT = ("webdataset", "duckdb", "polars", "pyarrow")
 """Their libraries are pixsieve's own, or are there for other tests."""
 
+OF_EVERY_EXPORT = [name for name, loader in LOADERS.items() if loader.reads != "format"]
+OF_FORMATS = [name for name in LOADERS if name not in OF_EVERY_EXPORT]
 
-def loaders(names=LOADERS):
+
+def loaders(names=OF_EVERY_EXPORT):
     """Parameters for a test with each loader; most need an environment that has them."""
     for name in names:
         marks = () if name in IN_EVERY_ENVIRONMENT else (pytest.mark.loaders,)
@@ -54,13 +57,15 @@ def export(source: Path, output: Path, *stages, per_tar: int, **writer) -> Path:
     return output
 
 
+SPLITS = (SplitStage(shares={"train": 0.8, "val": 0.2}),)
 SETS = {
     "default": ({}, (), {}),
-    "splits": ({}, (SplitStage(shares={"train": 0.8, "val": 0.2}),), {}),
+    "splits": ({}, SPLITS, {}),
     "without captions": ({"captions": False}, (), {}),
     "mixed": ({"mixed": True}, (), {}),
     "mixed, kept": ({"mixed": True}, (), {"image_format": "keep"}),
 }
+IN_FORMATS = {"formats": ("parquet", "mds", "litdata", "lance", "imagefolder"), "indexes": ()}
 """By name: how pictures are made, what is done with them, how they are written."""
 
 
@@ -71,7 +76,7 @@ def made(tmp_path_factory):
 
     def make(name: str) -> Path:
         if name not in known:
-            how, stages, writer = SETS[name]
+            how, stages, writer = (SETS | {"formats": ({}, SPLITS, IN_FORMATS)})[name]
             source = folder / f"{name} in"
             write_pictures(source, 200, **how)
             output = folder / name.replace(", ", "-").replace(" ", "-")

@@ -8,12 +8,22 @@ import pytest
 
 from pixsieve.loaders import LOADERS
 from pixsieve.loaders.bench import MODES, bench
-from tests.loaders.conftest import loaders
+from tests.loaders.conftest import OF_EVERY_EXPORT, OF_FORMATS, loaders
 
 
 @pytest.mark.parametrize("loader", list(loaders()))
 def test_each_mode_that_a_loader_has_is_measured(loader, small):
-    report = bench(small, [loader], workers=2, seconds=0.01)
+    check(loader, small)
+
+
+@pytest.mark.loaders
+@pytest.mark.parametrize("loader", OF_FORMATS)
+def test_other_formats_are_measured_like_tars(loader, made):
+    check(loader, made("formats"))
+
+
+def check(loader, path):
+    report = bench(path, [loader], workers=2, seconds=0.01)
     can = LOADERS[loader].can
     modes = [mode for mode, need in zip(MODES, (None, "shuffle", "workers"), strict=True)
              if need is None or need in can]  # fmt: skip
@@ -27,7 +37,9 @@ def test_each_mode_that_a_loader_has_is_measured(loader, small):
         assert each.version != "unknown"
 
 
-@pytest.mark.parametrize("loader", list(loaders(n for n in LOADERS if "decode" in LOADERS[n].can)))
+@pytest.mark.parametrize(
+    "loader", list(loaders(n for n in OF_EVERY_EXPORT if "decode" in LOADERS[n].can))
+)
 def test_images_can_be_decoded(loader, small):
     report = bench(small, [loader], workers=1, seconds=0.01, decode=True)
     assert [each.error for each in report.results] == [None] * len(report.results)

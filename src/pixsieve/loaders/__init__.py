@@ -11,8 +11,10 @@ from pixsieve.loaders.dali import DaliLoader
 from pixsieve.loaders.duckdb import DuckdbLoader
 from pixsieve.loaders.energon import EnergonLoader
 from pixsieve.loaders.frictionless import FrictionlessLoader
-from pixsieve.loaders.hf import HfLoader, HfParquetLoader
-from pixsieve.loaders.litdata import LitdataLoader
+from pixsieve.loaders.hf import HfLoader, HfParquetLoader, ImagefolderLoader, ParquetLoader
+from pixsieve.loaders.lance import LanceLoader
+from pixsieve.loaders.litdata import LitdataChunksLoader, LitdataLoader
+from pixsieve.loaders.mds import MdsLoader
 from pixsieve.loaders.polars import PolarsLoader
 from pixsieve.loaders.pyarrow import PyarrowLoader
 from pixsieve.loaders.ray import RayLoader
@@ -41,9 +43,14 @@ LOADERS: dict[str, Loader] = {
         PyarrowLoader(),
         CroissantLoader(),
         FrictionlessLoader(),
+        ParquetLoader(),
+        MdsLoader(),
+        LitdataChunksLoader(),
+        LanceLoader(),
+        ImagefolderLoader(),
     )
 }
-"""Every loader by its name: first those that read tars, then those that read sidecars."""
+"""Every loader by its name: those that read tars, those that read sidecars, other formats'."""
 
 
 def loader_of(name: str) -> Loader:

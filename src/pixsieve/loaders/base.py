@@ -98,9 +98,9 @@ class Loader(ABC):
     """The package that has it, whose version is told."""
     install: ClassVar[str]
     """What to type where it is missing."""
-    reads: ClassVar[Literal["tars", "sidecars"]]
-    """Whether samples come from the tars, or from the rows of the sidecars; then the image is read
-    from the tar where its row says that it lies."""
+    reads: ClassVar[Literal["tars", "sidecars", "format"]]
+    """Whether samples come from the tars, from the rows of the sidecars, when the image is read
+    from the tar where its row says that it lies, or from another format, which holds both."""
     through: ClassVar[str | None] = None
     """The file or folder at the root that the loader needs, such as an index."""
     beside: ClassVar[str | None] = None

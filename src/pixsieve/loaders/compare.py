@@ -91,7 +91,8 @@ def compare(
     for number, loader in enumerate(loaders, 1):
         need = loader.missing(expected.folder)
         if need is not None and ALL in names and loader.name not in names:
-            notes.append(f"{loader.name}: it needs {need}, which is not there")
+            if loader.reads != "format":  # one that nobody asked for
+                notes.append(f"{loader.name}: it needs {need}, which is not there")
         else:
             python = (pythons or {}).get(loader.name)
             with stoppable():
@@ -225,7 +226,7 @@ class _Reading:
             if size != [width, height]:
                 told = f"the image is {size[0]} x {size[1]}, expected {width} x {height}"
                 self._differs(number, lambda _: told)
-        rows = self.loader.reads == "sidecars"
+        rows = self.loader.reads != "tars"
         if rows or expected.is_text[number]:
             self.compared.add("caption")
             if digest(caption) != (expected.captions if rows else expected.texts)[number]:
@@ -240,8 +241,10 @@ class _Reading:
     def _differs(self, number: int, message: Callable[[Row], str]) -> None:
         """Note that a sample differs; what it should be is read only where that is told."""
         shard = self.expected.shard(number)
-        by_row = self.loader.reads == "sidecars"
-        file = shard.sidecar if by_row and shard.sidecar else shard.tar
+        file = {"tars": shard.tar, "sidecars": shard.sidecar, "format": self.loader.through}[
+            self.loader.reads
+        ]
+        file = file or shard.tar
         if self.findings.seen["load-differs", file] >= LIMIT_PER_FILE:
             self.findings.add("load-differs", file, "")  # it is counted
             return

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pixsieve.loaders import sidecars
 from pixsieve.loaders.base import Folder, How, Loader, Passes, Sample, sample_of
-from pixsieve.loaders.sidecars import COLUMNS, SidecarLoader
+from pixsieve.loaders.formats import COLUMNS, FormatLoader
+from pixsieve.loaders.sidecars import SidecarLoader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +113,56 @@ class HfParquetLoader(SidecarLoader):
         datasets.disable_progress_bars()
         files = folder.paths(folder.sidecars)
         found = datasets.load_dataset("parquet", data_files=files, split="train")
-        found = found.select_columns(list(COLUMNS))
+        found = found.select_columns(list(sidecars.COLUMNS))
         if how.shuffle:
             found = found.shuffle(seed=0)
         return passes_over([found], self.reader(folder), how.workers)
+
+
+class HfImagesLoader(FormatLoader):
+    """``datasets.load_dataset`` of a folder whose rows have the image in a column ``image``."""
+
+    module = "datasets"
+    distribution = "datasets"
+    install = "pip install datasets pillow"
+    can = frozenset({"shuffle", "workers", "decode"})
+    turns = True
+
+    def open(self, folder: Folder, how: How) -> Passes:
+        """Load the library, open the dataset, and return what starts a pass over it."""
+        import datasets
+
+        datasets.disable_progress_bars()
+        parts = []
+        for part in datasets.load_dataset(self.place(folder)).values():
+            rows = part.cast_column("image", datasets.Image(decode=False))
+            rows = rows.select_columns(list(COLUMNS))
+            parts.append(rows.shuffle(seed=0) if how.shuffle else rows)
+        return passes_over(parts, Opened(decode=how.decode), how.workers)
+
+
+class ParquetLoader(HfImagesLoader):
+    """``datasets.load_dataset("parquet")``: the folder with the images in the tables."""
+
+    name = "parquet"
+    through = "parquet"
+
+
+class ImagefolderLoader(HfImagesLoader):
+    """``datasets.load_dataset("imagefolder")``: the folder with a file for each image."""
+
+    name = "imagefolder"
+    through = "imagefolder"
+    ordered = False  # it goes by folders and names
+
+
+class Opened:
+    """Makes samples of rows whose image is bytes, or the path of a file."""
+
+    def __init__(self, *, decode: bool) -> None:
+        self.decode = decode
+
+    def __call__(self, row: dict[str, Any]) -> Sample:
+        image = row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes()
+        size = _size("", image) if self.decode else (row["width"], row["height"])
+        return Sample(row["key"], image, size, row["caption"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pixsieve.loaders.formats import FormatLoader, parts_of, sample_of
 from pixsieve.loaders.hf import Each
 from pixsieve.loaders.sidecars import SidecarLoader
 
@@ -55,3 +56,35 @@ class LitdataLoader(SidecarLoader):
             persistent_workers=True,
         )
         return lambda: (sample for batch in loader for sample in batch)
+
+
+class LitdataChunksLoader(FormatLoader):
+    """``litdata.StreamingDataset("litdata")`` over LitData's own chunks, or one for each split."""
+
+    name = "litdata_chunks"
+    module = "litdata"
+    distribution = "litdata"
+    install = "pip install litdata"
+    through = "litdata"
+    ordered = False  # of the splits
+
+    def open(self, folder: Folder, how: How) -> Passes:
+        """Load the library, open the dataset, and return what starts a pass over it."""
+        from litdata import StreamingDataLoader, StreamingDataset
+
+        parts = [
+            StreamingDataset(
+                part, cache_dir=f"{folder.scratch}/litdata-{number}", shuffle=how.shuffle, seed=0
+            )
+            for number, part in enumerate(parts_of(self.place(folder)))
+        ]
+        if not how.workers:
+            return lambda: (sample_of(row) for part in parts for row in part)
+
+        loaders = [
+            StreamingDataLoader(
+                part, batch_size=64, collate_fn=Each(sample_of), num_workers=how.workers
+            )
+            for part in parts
+        ]
+        return lambda: (sample for loader in loaders for batch in loader for sample in batch)
