@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 from pathlib import Path
 from typing import Any
 
 from pixsieve.loaders.base import Folder, How, Loader, Passes, Sample, sample_of
+
+_CACHE = Path("/tmp/_wids_cache")  # noqa: S108  # the library's own choice
 
 
 class WidsLoader(Loader):
@@ -26,8 +29,12 @@ class WidsLoader(Loader):
 
     def open(self, folder: Folder, how: How) -> Passes:
         """Load the library, open the dataset, and return what starts a pass over it."""
+        fresh = not _CACHE.exists()
         import wids
 
+        if fresh:  # it has made the folder, and does not use it
+            with contextlib.suppress(OSError):
+                _CACHE.rmdir()
         cache = Path(folder.scratch) / "wids"
         cache.mkdir()
         for name in folder.tars:
