@@ -41,6 +41,7 @@ def test_each_class_has_a_safe_folder_of_its_own(one, other):
 def test_plain_classes_keep_their_names():
     for name in ("cats", "n01440764 tench", "Größe-2 (alt)", string.digits):
         assert folder_of(name) == name
+    assert folder_of("README.md") == "README%2Emd"  # which is a file
     assert folder_of(None) == NO_CLASS != folder_of(NO_CLASS)
 
 

@@ -29,6 +29,7 @@ NO_CLASS = "_none"
 
 No class has it, as a leading ``_`` is written as ``%5F``.
 """
+_FILES = (METADATA, "README.md")
 _FILE_NAME = "file_name"
 _PLAIN = frozenset(" -_.,()+=@'")
 _LONGEST = 200  # of a folder's name in bytes; file systems take 255
@@ -86,7 +87,7 @@ class ImagefolderFormat(Format):
         return [*files, "README.md"]
 
     def is_listed(self, name: str) -> bool:
-        return Path(name).name in (METADATA, "README.md")
+        return Path(name).name in _FILES
 
 
 def folder_of(class_name: str | None) -> str:
@@ -102,6 +103,7 @@ def folder_of(class_name: str | None) -> str:
         if (char.isalnum() or char in _PLAIN)
         and not (at == 0 and char in "_. ")
         and not (at == last and char in ". ")
+        and not (char == "." and class_name in _FILES)
         else "".join(f"%{byte:02X}" for byte in char.encode())
         for at, char in enumerate(class_name)
     )
