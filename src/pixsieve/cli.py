@@ -7,7 +7,6 @@ Whatever is heavy is imported by the command that needs it, so that ``--help`` i
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -25,12 +24,13 @@ from pixsieve.cli_models import models
 from pixsieve.cli_options import Command as _Command
 from pixsieve.cli_options import option as _option
 from pixsieve.cli_options import options as _options
+from pixsieve.cli_progress import shown_progress
 from pixsieve.cli_repair import repair
 from pixsieve.errors import PixsieveError, StorageError, UsageError, VerifyError
 from pixsieve.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from pixsieve.engine.progress import Progress
     from pixsieve.engine.units import Executor
@@ -339,13 +339,46 @@ def pixsieve() -> None:
         help="Make the number of tars of each split a multiple of N, with as many images in each.",
     ),
     _option(
-        "--image-format", type=click.Choice(["jpeg", "keep", "png", "webp"]), default="jpeg",
+        "--image-format", type=click.Choice(["avif", "jpeg", "keep", "png", "webp"]),
+        default="jpeg",
         heading="Writing",
         help="Format of the images in the tars; what has it already is copied. 'keep' copies all.",
     ),
     _option(
         "--quality", type=click.IntRange(1, 100), default=95, metavar="1-100", heading="Writing",
-        help="Of images that are converted to JPEG or WebP.",
+        help="Of images that are encoded anew as JPEG, WebP or AVIF.",
+    ),
+    _option(
+        "--progressive", is_flag=True, heading="Writing",
+        help="JPEG that are encoded anew have several scans, from coarse to fine.",
+    ),
+    _option(
+        "--resize", heading="Writing",
+        type=click.Choice(["keep_ratio", "keep_ratio_largest", "center_crop", "border"]),
+        help="Make images smaller, as img2dataset does: --size is the shorter side, the longer "
+        "side, the side of a square that is cut out, or of one with a border. Also does what "
+        "--strip does.",
+    ),
+    _option(
+        "--size", type=click.IntRange(min=1), metavar="PIXELS", heading="Writing",
+        help="The side for --resize.",
+    ),
+    _option(
+        "--upscale", is_flag=True, heading="Writing",
+        help="Let --resize make images larger, too.",
+    ),
+    _option(
+        "--strip", is_flag=True, heading="Writing",
+        help="Turn images upright and leave out EXIF, GPS, XMP, IPTC and comments; pixels stay as "
+        "they are wherever that can be. Needs libturbojpeg.",
+    ),
+    _option(
+        "--srgb", is_flag=True, heading="Writing",
+        help="Convert images to sRGB by their ICC profiles. Also does what --strip does.",
+    ),
+    _option(
+        "--no-lossless", is_flag=True, heading="Writing",
+        help="Turn JPEG by encoding them anew, which needs no libturbojpeg.",
     ),
     _option(
         "--member-names", type=click.Choice(["id", "sequential", "key"]), default="id",
@@ -421,6 +454,7 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
         ExactDeduplicationStage,
         FilterStage,
         ImageReaderStage,
+        ImageTransformStage,
         ImageWriterStage,
         PerceptualDeduplicationStage,
         PerceptualHashStage,
@@ -466,6 +500,16 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
         pipeline.add_stage(SplitStage(splits))
     if given["shuffle"]:
         pipeline.add_stage(ShuffleStage())
+    if any(given[name] for name in _TRANSFORMING):
+        pipeline.add_stage(
+            ImageTransformStage(
+                resize_mode=given["resize"] or "no",
+                image_size=given["size"],
+                upscale=given["upscale"],
+                lossless=not given["no_lossless"],
+                color="srgb" if given["srgb"] else "keep",
+            )
+        )
     return pipeline.add_stage(
         ImageWriterStage(
             output_dir=output,
@@ -476,12 +520,16 @@ def _pipeline(sources: tuple[str, ...], output: str, given: Mapping[str, Any]) -
             deterministic_name=not given["random_name"],
             verbose=given["verbose"],
             quality=given["quality"],
+            progressive=given["progressive"],
             members=given["members"],
             **_indexes(given["indexes"]),
             formats=given["formats"],
             **_given(given, "images_per_tar", "shards_multiple_of"),
         )
     )
+
+
+_TRANSFORMING = ("resize", "size", "upscale", "strip", "srgb", "no_lossless")
 
 
 def _indexes(names: Sequence[str]) -> dict[str, Any]:
@@ -675,7 +723,7 @@ def select(
     from pixsieve.engine.preview import preview
 
     plan = recipe.load(recipe_path).plan()
-    with _progress(quiet=quiet, as_json=as_json) as progress:
+    with shown_progress(quiet=quiet, as_json=as_json) as progress:
         options = RunOptions(workspace=workspace, progress=progress)
         found = preview(plan, LocalExecutor(workers=workers), options, cached_only=dry_run)
     if as_json:
@@ -769,7 +817,7 @@ def verify(
     from pixsieve.verify import verify as check
 
     cli_loaders.check(path, loaders, pythons)
-    with _progress(quiet=quiet, as_json=as_json) as progress:
+    with shown_progress(quiet=quiet, as_json=as_json) as progress:
         report = check(
             path,
             sample=sample,
@@ -882,28 +930,10 @@ def _execute(
     from pixsieve import report
     from pixsieve.engine.job import RunOptions
 
-    with _progress(quiet=quiet, as_json=as_json) as progress:
+    with shown_progress(quiet=quiet, as_json=as_json) as progress:
         options = RunOptions(workspace=workspace, max_failed=max_failed, progress=progress)
         result = pipeline.run(executor, options)
     if as_json:
         _say(report.to_json(result))
     elif not quiet:
         _say(report.to_text(result))
-
-
-@contextlib.contextmanager
-def _progress(*, quiet: bool, as_json: bool) -> Iterator[Progress]:
-    """Choose how progress is shown: not at all, to a machine, on a terminal, or in a log."""
-    from pixsieve.engine.progress import JsonLines, Lines, Quiet
-
-    if quiet:
-        yield Quiet()
-    elif as_json:
-        yield JsonLines()
-    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from pixsieve.engine.bars import Bars
-
-        with Bars() as bars:
-            yield bars
-    else:
-        yield Lines()

@@ -7,7 +7,18 @@ import shutil
 import subprocess
 from typing import Any
 
-PRIVATE = ("IFD", "ExifIFD", "GPS", "XMP", "IPTC", "Photoshop", "MPF", "MPImage", "FlashPix", "SubIFD")
+PRIVATE = (
+    "IFD",
+    "ExifIFD",
+    "GPS",
+    "XMP",
+    "IPTC",
+    "Photoshop",
+    "MPF",
+    "MPImage",
+    "FlashPix",
+    "SubIFD",
+)
 """Beginnings of the groups of tags that stripping takes away."""
 
 
