@@ -20,7 +20,7 @@ LAYERS = (
     {"loaders"},
     {"repair"},
     {"testing"},
-    {"cli", "cli_loaders", "cli_models", "cli_options", "cli_repair"},
+    {"cli", "cli_loaders", "cli_models", "cli_options", "cli_progress", "cli_repair"},
     {"__main__"},
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

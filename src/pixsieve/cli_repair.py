@@ -4,47 +4,52 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from pixsieve.cli_options import Command, option
+from pixsieve.cli_progress import shown_progress
 
-    from pixsieve.engine.progress import Progress
+if TYPE_CHECKING:
     from pixsieve.repair.run import Captions
 
 
-@click.command(short_help="Make a sound dataset of a faulty one.")
+@click.command(cls=Command, short_help="Make a sound dataset of a faulty one.")
 @click.argument("source", metavar="DIR", type=click.Path())
 @click.argument("output", metavar="OUT", type=click.Path())
-@click.option(
+@option(
     "--captions", type=click.Choice(["judge", "tar", "strict"]), default="judge", show_default=True,
+    heading="Repairing",
     help="Where the caption in a tar is not that of its table: drop the image if the tar was "
     "changed, by all that is known; keep it with the tar's caption anyway; or drop it, too, if "
     "nothing says which one is right.",
 )  # fmt: skip
-@click.option(
+@option(
     "--images-per-tar", type=click.IntRange(min=1), metavar="N", show_default="as in DIR",
+    heading="Writing",
     help="Images in each tar.",
 )  # fmt: skip
-@click.option(
+@option(
     "--format", "formats", multiple=True, metavar="NAME",
+    heading="Writing",
     help="Write another format as well, such as parquet or mds. May be given several times.",
 )  # fmt: skip
-@click.option(
+@option(
     "--workers", type=click.IntRange(min=1), metavar="N", show_default="one per processor",
+    heading="Running",
     help="Worker processes. No result depends on how many there are.",
 )  # fmt: skip
-@click.option(
+@option(
     "--workspace", type=click.Path(), metavar="DIR", show_default=".pixsieve in OUT",
+    heading="Running",
     help="Where working state lies.",
 )  # fmt: skip
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--json", "as_json", is_flag=True, help="Print the account as one JSON object.")
+@option("--quiet", is_flag=True, heading="Output", help="Print errors only.")
+@option(
+    "--json", "as_json", is_flag=True, heading="Output",
+    help="Print the account as one JSON object.",
+)  # fmt: skip
 def repair(
     *,
     source: str,
@@ -73,7 +78,7 @@ def repair(
     from pixsieve.engine.local import LocalExecutor
     from pixsieve.repair import repair as run
 
-    with _progress(quiet=quiet, as_json=as_json) as progress:
+    with shown_progress(quiet=quiet, as_json=as_json) as progress:
         report = run(
             source,
             output,
@@ -88,20 +93,3 @@ def repair(
         click.echo(report.to_json())
     elif not quiet:
         click.echo(report.to_text(), nl=False)
-
-
-@contextlib.contextmanager
-def _progress(*, quiet: bool, as_json: bool) -> Iterator[Progress]:
-    from pixsieve.engine.progress import JsonLines, Lines, Quiet
-
-    if quiet:
-        yield Quiet()
-    elif as_json:
-        yield JsonLines()
-    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from pixsieve.engine.bars import Bars
-
-        with Bars() as bars:
-            yield bars
-    else:
-        yield Lines()
