@@ -1,7 +1,7 @@
 """The process in which one loader runs: it reads a dataset once, or for some seconds.
 
-``python -m pixsieve.loaders.child NUMBER TASK``: what is found goes as lines of JSON to the file
-descriptor of that number, since libraries write what they like to the others.
+``python -m pixsieve.loaders.child NUMBER FILE``: the file has the task; what is found goes as lines
+of JSON to the file descriptor of that number, since libraries write what they like to the others.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pixsieve.loaders import LOADERS
@@ -49,12 +50,12 @@ class Task:
     again_decoded: bool = False
 
     def to_json(self) -> str:
-        """Return the task as an argument of the child."""
+        """Return the task as text."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Task:
-        """Return the task of such an argument."""
+        """Return the task of such a text."""
         found: dict[str, Any] = json.loads(text)
         folder: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
@@ -67,8 +68,8 @@ def main(arguments: Sequence[str]) -> int:
     """Do a task; return the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that servers are ended, too
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    number, text = arguments
-    task = Task.from_json(text)
+    number, path = arguments
+    task = Task.from_json(Path(path).read_text(encoding="utf-8"))
     with os.fdopen(int(number), "w", encoding="utf-8", buffering=1 << 16) as out:
         try:
             _run(task, LOADERS[task.loader], out)

@@ -58,11 +58,13 @@ def running(task: Task, python: str | None = None) -> Generator[Iterator[tuple[s
     process = None
     try:
         given = replace(task, folder=replace(task.folder, scratch=scratch))
+        written = Path(scratch) / "task.json"  # too long for an argument if there are many shards
+        written.write_text(given.to_json(), encoding="utf-8")
         command = [python or sys.executable, "-m", "pixsieve.loaders.child"]
         with (Path(scratch) / "said.txt").open("wb") as said:
             try:
                 process = subprocess.Popen(  # noqa: S603  # our own module
-                    [*command, str(writing), given.to_json()],
+                    [*command, str(writing), str(written)],
                     stdin=subprocess.PIPE,  # its end tells the child of this process's end
                     stdout=said,
                     stderr=said,
@@ -161,6 +163,8 @@ def _messages(
                 raise LoaderFailedError(value)
             yield kind, value
             if kind == "done":
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE)  # its servers and workers end with it
                 return
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
