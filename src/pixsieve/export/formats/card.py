@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import yaml
 
-from pixsieve.export.formats.columns import UNSPLIT
+from pixsieve.export.indexes.card import hub_splits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
-    from pixsieve.export.finished import Dataset
+    from pixsieve.export.finished import Dataset, Shard
 
 
-def card(dataset: Dataset, files: Mapping[str | None, Sequence[str]]) -> bytes:
-    """Return ``README.md`` with the files, or patterns of files, of each split.
+def card(dataset: Dataset, paths: Callable[[Sequence[Shard]], list[str]]) -> bytes:
+    """Return ``README.md`` with the files, or patterns of files, of each split's shards.
 
-    Names of splits are letters, digits and ``_`` there; others become ``_``.
+    Splits have the names that they have on the dataset's own card.
     """
-    splits = [
-        {"split": re.sub(r"\W", "_", split or UNSPLIT), "path": list(paths)}
-        for split, paths in files.items()
-    ]
-    front = {"configs": [{"config_name": "default", "data_files": splits}]}
+    splits = hub_splits(dataset)
+    files = [{"split": name, "path": paths(shards)} for name, shards in splits.items()]
+    front = {"configs": [{"config_name": "default", "data_files": files}]}
     text = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=1000)
     counts = "".join(
-        f"- {split or UNSPLIT}: {sum(shard.samples for shard in shards)} images\n"
-        for split, shards in dataset.splits.items()
+        f"- {name}: {sum(shard.samples for shard in shards)} images\n"
+        for name, shards in splits.items()
     )
     return f"---\n{text}---\n\n# {dataset.name}\n\n{counts}".encode()

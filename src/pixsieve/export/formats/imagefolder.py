@@ -67,7 +67,6 @@ class ImagefolderFormat(Format):
     def finish(self, dataset: Dataset, written: Sequence[Sequence[str]], folder: Path) -> list[str]:
         schema = _schema(dataset.columns)
         files = []
-        patterns = {}
         for split, shards in dataset.splits.items():
             place = Path(split or "")
             files.append(str(place / METADATA))
@@ -80,8 +79,12 @@ class ImagefolderFormat(Format):
                     columns = zip(dataset.sidecar(shard).columns, list(schema)[1:], strict=True)
                     rows = [names, *(convert(column, field.type) for column, field in columns)]
                     writer.write_table(pa.table(rows, schema=schema))
-            images = [f"*/*.{extension}" for extension in sorted(dataset.contents.images)]
-            patterns[split] = [str(place / name) for name in (METADATA, *images)]
+        images = [f"*/*.{extension}" for extension in sorted(dataset.contents.images)]
+
+        def patterns(shards: Sequence[Shard]) -> list[str]:
+            splits = dict.fromkeys(shard.split or "" for shard in shards)
+            return [str(Path(split) / name) for split in splits for name in (METADATA, *images)]
+
         with LocalStorage().create(str(folder / "README.md")) as sink:
             sink.write(card(dataset, patterns))
         return [*files, "README.md"]

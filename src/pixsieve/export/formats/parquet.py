@@ -78,12 +78,9 @@ class ParquetFormat(Format):
     def finish(self, dataset: Dataset, written: Sequence[Sequence[str]], folder: Path) -> list[str]:
         del written
         check_splits(dataset)
-        files = {
-            split: [file_name(shard, ".parquet") for shard in shards]
-            for split, shards in dataset.splits.items()
-        }
+        text = card(dataset, lambda shards: [file_name(shard, ".parquet") for shard in shards])
         with LocalStorage().create(str(folder / "README.md")) as sink:
-            sink.write(card(dataset, files))
+            sink.write(text)
         return ["README.md"]
 
 
