@@ -91,6 +91,27 @@ def test_a_format_that_the_recipe_asks_for_must_be_there(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "change",
+    [
+        lambda members: [*members[:2], *members[3:]],
+        lambda members: [(name, b'{"number": 1.5}' if at == 5 else data)
+                         for at, (name, data) in enumerate(members)],
+        lambda members: [(name, b'{"n": 1}' if name.endswith("json") else data)
+                         for name, data in members],
+        lambda members: [each for each in members if not each[0].endswith("txt")],
+    ],
+    ids=["caption", "type", "keys", "captions"],
+)  # fmt: skip
+def test_members_that_are_not_uniform_though_the_recipe_says_so_are_named(
+    change: Any, tmp_path: Path
+) -> None:
+    folder = planted.export(tmp_path, members="uniform")
+    planted.edit_tar(folder, change)
+    planted.agree(folder)
+    assert "members-uneven" in {finding.rule for finding in verify(folder).findings}
+
+
+@pytest.mark.parametrize(
     ("name", "rule"),
     [("wids.json", "index-wids"), ("index.json", "index-litdata"),
      (".nv-meta/.info.json", "index-energon"), (".nv-meta/split.yaml", "index-energon"),

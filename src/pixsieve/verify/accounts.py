@@ -11,6 +11,7 @@ import numpy as np
 
 from pixsieve.schema import DROPPED, Status
 from pixsieve.verify.manifest import MANIFEST
+from pixsieve.verify.samples import IMAGE_EXTENSIONS
 from pixsieve.verify.shard import digest, names_in
 from pixsieve.verify.sidecars import UnreadableTableError, rows_of, schema_faults, schema_of
 
@@ -80,6 +81,33 @@ def check_schemas(results: Sequence[ShardResult], findings: Findings) -> None:
                 result.task.sidecar or result.task.tar,
                 f"columns are not those of {with_columns[0].task.sidecar}: {differs}",
             )
+
+
+def check_uniform(manifest: Manifest, results: Sequence[ShardResult], findings: Findings) -> None:
+    """Check that samples are as uniform as the recipe says."""
+    if manifest.recipe is None or manifest.recipe.writes("members") != "uniform":
+        return
+    shapes: set[str] = set()
+    for result in results:
+        for part, count in sorted((result.parts or {}).items()):
+            if count < result.samples and part not in IMAGE_EXTENSIONS:
+                text = f"{result.samples - count:,} of {result.samples:,} samples have no .{part}"
+                findings.add("members-uneven", result.task.tar, text)
+        if result.shapes - shapes and shapes:
+            other = min(result.shapes - shapes)
+            text = f"has json of the shape {other[:200]}, others are {min(shapes)[:200]}"
+            findings.add("members-uneven", result.task.tar, text)
+        elif len(result.shapes) > 1:
+            first, second = sorted(result.shapes)[:2]
+            text = f"has json of the shapes {first[:200]} and {second[:200]}"
+            findings.add("members-uneven", result.task.tar, text)
+        shapes |= result.shapes
+    parts = [set(result.parts) for result in results if result.parts]
+    for result in results:
+        lacks = set().union(*parts) - set(result.parts or ()) - IMAGE_EXTENSIONS
+        if result.parts and lacks:
+            text = f"no sample has .{min(lacks)}, those of other shards have"
+            findings.add("members-uneven", result.task.tar, text)
 
 
 def check_kept(manifest: Manifest, results: Sequence[ShardResult], findings: Findings) -> None:

@@ -108,6 +108,9 @@ RULES: dict[str, Rule] = {
         "a .txt member is UTF-8, without a byte order mark", "warning", "warning"
     ),
     "json-invalid": Rule("a .json member is a JSON object in UTF-8", "warning", "warning"),
+    "members-uneven": _own(
+        "with members='uniform' all samples have the same members, and json of one shape"
+    ),
     "image-undecodable": Rule("every image decodes completely"),
     "image-too-large": Rule(
         "images are within the limits of what is decoded", "warning", "warning"

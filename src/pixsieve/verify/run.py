@@ -404,6 +404,7 @@ def _check_results(
         return
     if target.manifest is not None:
         accounts.check_kept(target.manifest, results, findings)
+        accounts.check_uniform(target.manifest, results, findings)
     accounts.check_dropped(target.folder, target.manifest, results, findings)
 
 

@@ -28,10 +28,11 @@ Row = dict[str, Any]
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _EXTENSION = re.compile(r"[a-z0-9._-]+")
 _ALIASES = {"jpg": {"jpg", "jpeg", "jpe", "jfif"}, "tif": {"tif", "tiff"}}
-_IMAGE_EXTENSIONS = frozenset(FORMATS.values()).union(*_ALIASES.values())
+IMAGE_EXTENSIONS = frozenset(FORMATS.values()).union(*_ALIASES.values())
 _TURNED = 5  # EXIF orientations from here on swap width and height
 _JPEG_MODES = {"Gray": "L", "YCbCr": "RGB", "RGB": "RGB", "CMYK": "CMYK", "YCCK": "CMYK"}
 _SHORT = 120
+_MOST_SHAPES = 3
 
 _LONGEST_CAPTION = 1024 * 1024  # bytes; docs/formats.md
 
@@ -56,6 +57,7 @@ class SampleCheck:
             its offset in the tar.
         tar_finding: Takes what is wrong in the tar.
         row_finding: Takes what is wrong in the sidecar.
+        shapes: Collects the shapes of json members: their keys, and the types of what these have.
     """
 
     tar: str
@@ -65,6 +67,7 @@ class SampleCheck:
     tar_finding: Report
     row_finding: Report
     limits: ImageLimits = field(default_factory=ImageLimits)
+    shapes: set[str] = field(default_factory=set)
 
     def names(self, sample: Sample) -> list[Member]:
         """Check a sample's names; return its images: at most one in own sets, all in others."""
@@ -81,7 +84,7 @@ class SampleCheck:
                     "expected a lower-case extension of [a-z0-9._-]",
                     member.name,
                 )
-            if _last_part(extension) in _IMAGE_EXTENSIONS:
+            if _last_part(extension) in IMAGE_EXTENSIONS:
                 images.append(member)
         if not images:
             self.tar_finding("image-missing", "no member has the extension of an image", sample.key)
@@ -126,6 +129,8 @@ class SampleCheck:
                 rule, fault = _TEXT_CHECKS[extension]
                 if text := fault(data):
                     self.tar_finding(rule, text, member.name)
+                elif extension == "json" and len(self.shapes) < _MOST_SHAPES:
+                    self.shapes.add(_shape(msgspec.json.decode(data)))
         if row is not None and "caption" in row and "txt" in first:
             self._caption(sample, row["caption"], first["txt"])
 
@@ -219,6 +224,13 @@ class SampleCheck:
     def _same(self, rule: str, row: Row, column: str, found: object, key: str) -> None:
         if row[column] != found:
             self.row_finding(rule, f"{column} is {_short(row[column])}, found {_short(found)}", key)
+
+
+def _shape(value: object) -> str:
+    """Return what a loader that guesses types makes of a json value; of lists just that."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shape(value[key])}" for key in sorted(value)) + "}"
+    return type(value).__name__
 
 
 def _text_fault(data: bytes) -> str:

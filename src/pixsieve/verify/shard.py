@@ -90,6 +90,7 @@ class ShardResult:
         parts: How many samples have a member of each extension; None if the tar was not read.
         digests: SHA-256 by name of the files that were read whole.
         md5: The tar's, if it was asked for.
+        shapes: The first few shapes that its json members have.
     """
 
     task: ShardTask
@@ -103,6 +104,7 @@ class ShardResult:
     parts: dict[str, int] | None = None
     digests: dict[str, str] = field(default_factory=dict)
     md5: str | None = None
+    shapes: frozenset[str] = frozenset()
 
 
 def digest(text: str) -> int:
@@ -208,6 +210,7 @@ class _ShardCheck:
         self.next_row = 0
         self.members: list[Member] = []  # of the tar, in order
         self.end: int | None = None  # of the last one; None if the tar cannot be read so far
+        self.shapes: set[str] = set()  # of json members
         self.parts: Counter[str] = Counter()  # samples with a member of each extension
 
     def run(self) -> ShardResult:
@@ -249,6 +252,7 @@ class _ShardCheck:
             parts=dict(self.parts) if walked else None,
             digests=read,
             md5=_md5(tar) if walked and task.md5 else None,
+            shapes=frozenset(self.shapes),
         )
 
     # -- the sidecar --------------------------------------------------------------------------
@@ -366,6 +370,7 @@ class _ShardCheck:
             guard=self.guard,
             tar_finding=self._tar_finding,
             row_finding=self._row_finding,
+            shapes=self.shapes,
         )
         with path.open("rb") as file:
             for sample in self._samples(file, path.stat().st_size):
