@@ -8,12 +8,18 @@ LOADERS := .venv-loaders
 TENSORFLOW := .venv-tensorflow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-faults test-all test-loaders demo bench clean
+.PHONY: help setup tools check test test-faults test-all test-loaders demo bench clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-setup: $(VENV)/test.done  ## make .venv with the package, its test tools and its checkers
+setup: $(VENV)/test.done tools  ## make .venv with the package, its test tools and its checkers
+
+# Where packages can be installed: exiftool judges what is stripped, libturbojpeg turns JPEG. Tests skip what is missing.
+tools:
+	@command -v exiftool >/dev/null && $(PYTHON) -c 'import ctypes; ctypes.CDLL("libturbojpeg.so.0")' 2>/dev/null || \
+	    { apt-get update && apt-get install -y libimage-exiftool-perl libturbojpeg0; } >/dev/null 2>&1 || \
+	    echo "exiftool or libturbojpeg cannot be installed here: tests that need them are skipped"
 
 check: $(VENV)/test.done  ## lint, formatting and types
 	$(BIN)/ruff check
