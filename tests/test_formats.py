@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import signal
+import time
 
 import pytest
 
@@ -14,7 +17,7 @@ from pixsieve.pipeline import Pipeline
 from pixsieve.stages import ImageReaderStage, ImageWriterStage, SplitStage
 from pixsieve.testing import corpus as kit
 from pixsieve.testing import images
-from pixsieve.testing.faults import leftovers, tree
+from pixsieve.testing.faults import leftovers, tree, wait_until
 from pixsieve.verify import verify
 
 CORE = ("parquet", "imagefolder", "tfrecord")
@@ -32,11 +35,16 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def export(photos, output, formats, executor=None):
+def pipeline_of(photos, output, formats):
     pipeline = Pipeline("formats").add_stage(ImageReaderStage(str(photos)))
     pipeline.add_stage(SplitStage({"train": 0.7, "test": 0.3}, exact=True))
-    pipeline.add_stage(ImageWriterStage(output_dir=str(output), images_per_tar=5, formats=formats))
-    return kit.run_pipeline(pipeline, executor)
+    return pipeline.add_stage(
+        ImageWriterStage(output_dir=str(output), images_per_tar=5, formats=formats)
+    )
+
+
+def export(photos, output, formats, executor=None):
+    return kit.run_pipeline(pipeline_of(photos, output, formats), executor)
 
 
 def steady(output):
@@ -90,3 +98,33 @@ def test_a_library_that_is_missing_is_told_before_any_work(photos, tmp_path, mon
         with pytest.raises(MissingExtraError, match=rf"pip install 'pixsieve\[{name}\]'"):
             export(photos, tmp_path / "out", (name,))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(CORE, marks=pytest.mark.slow, id="core"),
+        pytest.param(tuple(FORMATS), marks=pytest.mark.loaders, id="all"),
+    ],
+)
+def test_a_run_that_is_killed_while_it_writes_them_ends_as_any(photos, tmp_path, program, kind):
+    export(photos, tmp_path / "whole", kind)
+    whole = steady(tmp_path / "whole")
+    rng = random.Random(5)
+    kills = 0
+    for attempt in range(8):
+        output = tmp_path / f"out{attempt}"
+        pipeline = pipeline_of(photos, output, kind)
+        process = program.start(pipeline)
+        wait_until(lambda folder=output: (folder / "parquet").exists(), 30)
+        time.sleep(rng.uniform(0, 0.3 if kind == CORE else 3))
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        for name, digest in steady(output).items():
+            if not any(part.startswith(".") for part in name.split("/")):
+                assert digest == whole[name], name
+        kit.run_pipeline(pipeline)
+        assert steady(output) == whole
+        assert leftovers(output) == []
+    assert kills
