@@ -163,8 +163,10 @@ def account(known: Survey, result: RunResult) -> RepairReport:
     expected: int | None = 0
     for shard in (*known.shards, *known.missing):
         keys = _keys(known.folder, shard)
-        seen = np.concatenate([np.empty(0, np.uint64), *found.keys.get(shard.tar, ())])
-        gone = [key for key in dict.fromkeys(keys) if not np.isin(_digest(key), seen)]
+        seen = set(
+            np.concatenate([np.empty(0, np.uint64), *found.keys.get(shard.tar, ())]).tolist()
+        )
+        gone = [key for key in dict.fromkeys(keys) if _digest(key) not in seen]
         lost += [Lost(tar=shard.role, key=key, reason="not_in_tar", detail=None) for key in gone]
         stated = [
             number for number in (shard.samples, len(set(keys)) or None) if number is not None

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 import numpy as np
 import pyarrow as pa
 
-from pixsieve.repair.survey import MANIFEST, read_columns, stands, survey
+from pixsieve.repair.survey import read_columns, stands, survey, tables_and_manifest
 from pixsieve.select.base import Verdicts
 from pixsieve.stage import SelectStage, check_fields
 
@@ -85,14 +85,12 @@ class _OfFolder(SelectStage):
         return _READ
 
     def digests(self) -> tuple[str, ...]:
-        """Return a digest of the manifest, the names of all files, and the tables among them."""
+        """Return a digest of the manifest and the tables; the reader sees to the tars."""
         digest = hashlib.sha256()
-        for path in sorted(Path(self.folder).rglob("*")):
-            name = path.relative_to(self.folder).as_posix()
-            digest.update(f"{name}\0".encode(errors="surrogateescape"))
-            if path.is_file() and (name == MANIFEST or name.endswith(".parquet")):
-                with path.open("rb") as file:
-                    digest.update(hashlib.file_digest(file, "sha256").digest())
+        for name in tables_and_manifest(Path(self.folder)):
+            with Path(self.folder, name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest.update(f"{name}\0{found}".encode(errors="surrogateescape"))
         return (digest.hexdigest(),)
 
     def without_places(self) -> Self:

@@ -35,7 +35,7 @@ _DIGEST_LINE = b' "sha256":'
 _SPLIT_WORDS = re.compile(
     r"(?:^|[^a-z0-9])(train|validation|valid|val|dev|test|eval)(?:[^a-z0-9]|$)"
 )
-_NUMBER = re.compile(r"[0-9]+$")
+_GROUP_NAME = re.compile(r"[a-z0-9_-]{1,64}")
 _OWN_NAME = re.compile(r"(?P<prefix>[A-Za-z0-9_-]+?)-(?P<hash>[0-9a-f]{12})-[0-9]{6,}$")
 _TAKEN = frozenset({*schema.RESERVED, *plan_schema(pa.schema([])).names, "repaired"})
 _PROVENANCE = (
@@ -220,10 +220,7 @@ def _listed_shards(manifest: Mapping[str, Any]) -> list[OldShard]:
         tar, sidecar, samples = (each.get(name) for name in ("tar", "sidecar", "samples"))
         if not (_inside(tar) and _inside(sidecar)):
             continue
-        split, bucket = (
-            value if isinstance(value := each.get(name), str) else None
-            for name in ("split", "bucket")
-        )
+        split, bucket = (_group(each.get(name)) for name in ("split", "bucket"))
         found.setdefault(
             str(tar),
             OldShard(
@@ -264,6 +261,17 @@ def _below(folder: Path) -> Iterator[str]:
 def _stem(tar: str) -> str:
     suffix = next((each for each in sorted(_TARS, key=len, reverse=True) if tar.endswith(each)), "")
     return tar.removesuffix(suffix)
+
+
+def tables_and_manifest(folder: Path) -> Iterator[str]:
+    """Yield the names of what is looked at beside the tars, in order."""
+    found = [MANIFEST] if (folder / MANIFEST).is_file() else []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(map(_is_tar, names)) or Path(place) == folder:
+            below = Path(place).relative_to(folder)
+            found += [(below / name).as_posix() for name in names if name.endswith(".parquet")]
+    yield from sorted(found)
 
 
 def _is_own(sidecar: Path) -> bool:
@@ -348,7 +356,12 @@ def _with_sidecar(
 
 def _most(values: Iterable[str | None]) -> str | None:
     counts = Counter(values)
-    return counts.most_common(1)[0][0] if counts else None
+    return _group(counts.most_common(1)[0][0]) if counts else None
+
+
+def _group(name: object) -> str | None:
+    """Return the name of a split or a bucket, ``None`` if files cannot be named by it."""
+    return name if isinstance(name, str) and _GROUP_NAME.fullmatch(name) else None
 
 
 def _place(listed: Sequence[OldShard], shard: OldShard) -> tuple[int, list[str]]:
