@@ -288,6 +288,14 @@ def test_an_image_that_must_be_decoded_and_cannot_is_a_row(tmp_path: Path):
         assert {row["original_path"] for row in dropped} == failed
 
 
+def test_what_becomes_small_enough_need_not_fit_the_format_before(tmp_path: Path):
+    kit.write_files(tmp_path / "in", {"long.png": images.photo(1, 20_000, 40, "PNG")})
+    for mode, size in (("border", (1000, 1000)), ("keep_ratio_largest", (1000, 2))):
+        stage = ImageTransformStage(resize_mode=mode, image_size=1000, **HERE)
+        rows = exported(tmp_path / "in", tmp_path / mode, stage, image_format="webp")
+        assert (rows["long.png"]["width"], rows["long.png"]["height"]) == size
+
+
 def test_the_command_does_the_same(photographs: Path, tmp_path: Path):
     lossy = [] if HERE["lossless"] else ["--no-lossless"]
     arguments = ["--resize", "center_crop", "--size", "48", "--srgb", "--index", "none", *lossy]

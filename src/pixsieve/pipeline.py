@@ -187,6 +187,7 @@ class Plan:
         """How samples are inspected for this plan."""
         encoded = decoded_formats(self.writer, self.transform) if self.writer else frozenset()
         most_pixels = self.reader.max_pixels
+        bounded = self.transform is not None and self.transform.bounds_sides
         if self.transform:  # whatever it does may need the image to be encoded anew
             most_pixels = min(most_pixels, image.DEFAULT_LIMITS.max_pixels)
         seen = any(stage.needs.pixels is not None for stage in self.scorers)
@@ -197,7 +198,7 @@ class Plan:
             caption_field=self.reader.caption_field,
             json_fields=tuple(self.reader.json_fields.items()),
             limits=image.ImageLimits(max_bytes=self.reader.max_image_bytes, max_pixels=most_pixels),
-            encode=self.writer.target_format if self.writer else None,
+            encode=self.writer.target_format if self.writer and not bounded else None,
             decode_turned=self.transform is not None and self.transform.orientation == "upright",
         )
 

@@ -105,6 +105,11 @@ class ImageTransformStage(WriteStage):
         return self.resize_mode != "no" or self.color != "keep"
 
     @property
+    def bounds_sides(self) -> bool:
+        """Whether no side of a result is longer than ``image_size``."""
+        return self.resize_mode in {"keep_ratio_largest", "border"}
+
+    @property
     def options(self) -> image.TransformOptions:
         """What becomes of images."""
         return image.TransformOptions(
