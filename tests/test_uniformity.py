@@ -11,11 +11,14 @@ import pytest
 
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.engine.job import RunOptions
+from pixsieve.engine.preview import preview
 from pixsieve.engine.progress import Quiet
+from pixsieve.engine.run import run
+from pixsieve.errors import RunError
 from pixsieve.export.contents import Contents
 from pixsieve.export.uniformity import complaints
 from pixsieve.pipeline import Pipeline
-from pixsieve.stages import ImageReaderStage, ImageWriterStage
+from pixsieve.stages import FilterStage, ImageReaderStage, ImageWriterStage
 from pixsieve.testing.uneven import FAULTS, even_files
 
 if TYPE_CHECKING:
@@ -119,3 +122,25 @@ def test_what_is_null_or_empty_in_all_is_no_fault(tmp_path: Path):
     for number in range(12):
         files[f"{number:03d}.json"] = b'{"a": null, "b": [], "c": {}, "d": [null]}'
     assert told(tmp_path, files) == []
+
+
+@pytest.mark.parametrize("members", ["as_found", "uniform"])
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_preview_tells_the_same(tmp_path: Path, name: str, members: str):
+    source = tmp_path / "source"
+    source.mkdir()
+    for file, data in FAULTS[name](even_files()).items():
+        (source / file).write_bytes(data)
+    writer = ImageWriterStage(output_dir=str(tmp_path / "out"), members=members, **kept(name))
+    pipeline = Pipeline(name="test").add_stage(ImageReaderStage(str(source)))
+    plan = pipeline.add_stage(FilterStage("width > 0")).add_stage(writer).plan()
+    options = RunOptions(workspace=str(tmp_path / "work"))
+    found = preview(plan, InlineExecutor(), options, cached_only=False).warnings
+    log = Log()
+    try:
+        run(plan, InlineExecutor(), RunOptions(workspace=str(tmp_path / "work"), progress=log))
+    except RunError as error:
+        assert name == "a member that one has"
+        log.log(f"warning: {error}")
+    said = [line.removeprefix("warning: ") for line in log.lines if line.startswith("warning: ")]
+    assert list(found) == said

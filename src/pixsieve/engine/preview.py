@@ -16,9 +16,12 @@ from pixsieve.engine.recall import as_inspected, check_workspace, recall, recall
 from pixsieve.engine.run import counted, decisions, index, note_catalog, opened
 from pixsieve.engine.scored import Scored, is_number
 from pixsieve.errors import FailureBudgetError
+from pixsieve.export.plan import contents_of
+from pixsieve.export.uniformity import foretold
 from pixsieve.select import expression
 from pixsieve.select.filters import FilterStage
 from pixsieve.stage import SelectStage, blaming
+from pixsieve.storage import tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -286,6 +289,7 @@ def _looked_at(job: Job, indexed: Sequence[work.Indexed], done: Decision) -> Pre
             *odd_filters(job.plan, selected),
             *_odd_thresholds(thresholds, distributions),
             *_over_budget(job, done),
+            *_loaders(job, done),
         ),
         notes=(
             *(note for each in indexed for note in each.notes),
@@ -337,6 +341,16 @@ def _over_budget(job: Job, done: Decision) -> Iterator[str]:
         check_budget(job, done.parts, done.selected)
     except FailureBudgetError as error:
         yield str(error)
+
+
+def _loaders(job: Job, done: Decision) -> tuple[str, ...]:
+    """Return what an export would tell of loaders that stumble over what is kept."""
+    writer = job.plan.writer
+    if writer is None or not done.selected.kept:
+        return ()
+    selection = job.ledger.resolve(done.selected.table.path)
+    rank = tables.read_table(selection, ["rank"])["rank"].fill_null(-1).to_numpy()
+    return foretold(contents_of(done.parts, rank, writer, job.plan.transform), writer)
 
 
 def _selectors(plan: Plan) -> Iterator[tuple[str, SelectStage]]:

@@ -197,7 +197,7 @@ def plan_export(
         ).encode()
     )
     shards = []
-    contents = []
+    found = together([])
     kept_keys = None
     if writer.member_names == "key":
         kept_keys = lasting((rows["key"] for rows in _located(parts, ("key",))), order)
@@ -223,7 +223,7 @@ def plan_export(
                 at = columns.get_field_index(name)
                 table = table.set_column(at, columns.field(at), column)
             table = table.cast(columns)
-            contents.append(tally(table, writer, transform))
+            found = together([found, tally(table, writer, transform)])
             content = _content_digest(table)
             digest.update(content)
             path = folder / f"{number:06d}.parquet"
@@ -239,7 +239,7 @@ def plan_export(
                     digest=content.hex(),
                 )
             )
-    found, uniform = together(contents), None
+    uniform = None
     if writer.members == "uniform":
         uniform = uniform_of(found)
         found = exported(found, uniform)
@@ -249,6 +249,25 @@ def plan_export(
     return ExportPlan(
         digest=digest.hexdigest(), shards=tuple(shards), contents=found, uniform=uniform
     )
+
+
+def contents_of(
+    parts: Sequence[Part],
+    rank: NDArray[np.int64],
+    writer: ImageWriterStage,
+    transform: ImageTransformStage | None = None,
+) -> Contents:
+    """Return what an export would be made of, without planning it; ``rank`` is -1 if not kept."""
+    read = ["format", "mode", "json_type", "metadata_problem"]
+    found, first = together([]), 0
+    for part, located in zip(parts, _located(parts, ["siblings"]), strict=True):
+        kept = pa.array(np.flatnonzero(rank[first : first + part.rows] >= 0))
+        first += part.rows
+        if len(kept):
+            rows = tables.read_table(part.families[0], read).take(kept)
+            rows = rows.append_column("siblings", located["siblings"].take(kept))
+            found = together([found, tally(rows, writer, transform)])
+    return found
 
 
 def _naming(writer: ImageWriterStage, transform: ImageTransformStage | None) -> dict[str, object]:

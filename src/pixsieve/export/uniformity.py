@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pixsieve import json_types
+from pixsieve.errors import RunError
+from pixsieve.export.uniform import exported, uniform_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pixsieve.export.contents import Contents
+    from pixsieve.export.writer import ImageWriterStage
 
 _SHOWN = 5
 _UNIFORM = "members='uniform'"
@@ -35,6 +38,17 @@ def complaints(contents: Contents, indexes: Sequence[str]) -> tuple[str, ...]:
         *_unread(contents, indexes),
         *_types(contents, with_card=with_card),
     )
+
+
+def foretold(found: Contents, writer: ImageWriterStage) -> tuple[str, ...]:
+    """Return what a run will tell of samples as they are found, also why it will not begin."""
+    if writer.members == "as_found":
+        return complaints(found, writer.indexes)
+    try:
+        uniform = uniform_of(found)
+    except RunError as error:
+        return (str(error),)
+    return (*uniform.notes, *complaints(exported(found, uniform), writer.indexes))
 
 
 def _images(contents: Contents, indexes: Sequence[str]) -> Iterator[str]:
