@@ -189,3 +189,20 @@ def test_damage_ends_nothing(kind, draw):
         return
     found = strip(bytes(data), header.format)
     assert strip(found.data, header.format).data == found.data
+
+
+def test_fill_bytes_within_a_scan_are_pixels():
+    # libjpeg takes FF FF 00 for a stuffed FF, as it does FF 00
+    data = images.photo(0, 200, 160, quality=100)
+    scan = next(each for each in jpeg_segments(data) if each.marker == 0xDA)
+    at = data.index(b"\xff\x00", scan.body)
+    filled = data[:at] + b"\xff" + data[at:]
+    assert strip(filled, "jpeg") == (filled, ())
+    assert np.array_equal(decode(filled), decode(data))
+
+
+def test_long_runs_of_fill_bytes_take_linear_time():
+    data = images.photo()
+    long = data[:-2] + b"\xff" * 4_000_000
+    assert strip(long, "jpeg").data == long
+    assert strip(long + b"\xd9", "jpeg").data == data

@@ -33,8 +33,9 @@ _APP_NAMES: Final = (
 _SOI, _EOI, _SOS, _APP0, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE2, 0xEE
 _APPS: Final = frozenset({*range(0xE0, 0xF0), 0xFE})
 _BARE: Final = frozenset({0x01, *range(0xD0, 0xDA)})
-_MARKER = re.compile(rb"\xff+[^\x00\xff]", re.DOTALL)
-_AFTER_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)
+_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
+_FILL = re.compile(rb"\xff*")
 
 
 class Stripped(NamedTuple):
@@ -92,9 +93,9 @@ def jpeg_segments(data: bytes) -> Iterator[Segment]:
     ends behind the file is not yielded, and is the end.
     """
     pos = 2
-    while found := _MARKER.search(data, pos):
-        pos = found.end()
-        start, marker = pos - 2, data[pos - 1]
+    while found := _next_marker(_MARKER, data, pos):
+        start, pos = found[1] - 1, found[1] + 1
+        marker = data[pos - 1]
         if marker in _BARE:
             yield Segment(marker, start, pos, pos)
             if marker == _EOI:
@@ -105,10 +106,28 @@ def jpeg_segments(data: bytes) -> Iterator[Segment]:
         if size < 2 or end > len(data):
             return
         if marker == _SOS:
-            behind = _AFTER_SCAN.search(data, end)
-            end = behind.start() if behind else len(data)
+            behind = _next_marker(_AFTER_SCAN, data, end)
+            end = behind[0] if behind else len(data)
         yield Segment(marker, start, body, end)
         pos = end
+
+
+def _next_marker(kind: re.Pattern[bytes], data: bytes, pos: int) -> tuple[int, int] | None:
+    """Return where the next marker starts, with its fill bytes, and where its code stands.
+
+    In time that grows with the bytes, however many of them are 0xFF.
+    """
+    while found := kind.search(data, pos):
+        start, code = found.start(), found.end() - 1
+        if data[code] == 0xFF:
+            code += len(_FILL.match(data, code)[0])  # type: ignore[index]  # it matches nothing, too
+            if code == len(data):
+                return None
+            if not kind.match(data, code - 1):  # a stuffed byte behind fill bytes
+                pos = code + 1
+                continue
+        return start, code
+    return None
 
 
 _Parts = tuple[list[bytes], list[str]]
