@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
+import random
 import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -388,3 +390,50 @@ def test_the_command_prints_the_account(
     assert [each["reason"] for each in told["lost"]] == ["truncated_image"]
     assert main(["repair", str(folder), new, "--workers", "1", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
+
+
+# -- any damage ---------------------------------------------------------------------------------
+
+
+def harm(path: Path, chance: random.Random) -> None:
+    """Flip a bit, cut a piece out, put one in, blank one, or cut the end off."""
+    data = bytearray(path.read_bytes())
+    at, length = chance.randrange(len(data)), chance.randrange(2000)
+    how = chance.randrange(5)
+    if how == 0:
+        data[at] ^= 1 << chance.randrange(8)
+    elif how == 1:
+        del data[at : at + length]
+    elif how == 2:
+        data[at:at] = chance.randbytes(length)
+    elif how == 3:
+        data[at : at + length] = bytes(len(data[at : at + length]))
+    else:
+        del data[at:]
+    path.write_bytes(data)
+
+
+SEEDS = [pytest.param(n, marks=() if n < 6 else (pytest.mark.slow,)) for n in range(60)]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_is_damaged_comes_out_sound_and_every_sample_is_accounted_for(
+    seed: int, sets: dict[bool, Path], tmp_path: Path
+) -> None:
+    chance = random.Random(seed)
+    folder = shutil.copytree(sets[True], tmp_path / "out")
+    kinds = (".tar", ".parquet", ".json", ".yaml")
+    files = [path for path in sorted(folder.rglob("*")) if path.suffix in kinds and path.is_file()]
+    for path in chance.sample(files, chance.randint(1, 4)):
+        harm(path, chance)
+    if chance.random() < 0.3:
+        with contextlib.suppress(ValueError):
+            planted.agree(folder)
+    before = tree(folder)
+    report = repair(folder, tmp_path / "new")
+    assert tree(folder) == before
+    found = verify(tmp_path / "new")
+    assert {finding.rule for finding in found.findings} <= TEXTS, found.to_text()
+    if report.expected is not None:
+        told = report.kept + len(report.lost) + sum(report.nameless.values())
+        assert told >= report.expected

@@ -160,8 +160,7 @@ def survey(folder: Path) -> Survey:
         raise SourceError(msg)
     shards = [_with_sidecar(folder, each, tables, own=own, stated=bool(listed)) for each in taken]
     shards.sort(key=functools.partial(_place, listed))
-    if not own:
-        shards = _with_splits(shards)
+    shards = _with_groups(shards) if own else _with_splits(shards)
     missing = [_with_sidecar(folder, each, tables, own=own, stated=True) for each in missing]
     notes: list[str] = []
     columns, renamed = _columns(folder, shards, own=own, notes=notes)
@@ -368,6 +367,31 @@ def _place(listed: Sequence[OldShard], shard: OldShard) -> tuple[int, list[str]]
     roles = [each.role for each in listed]
     at = roles.index(shard.role) if shard.role in roles else len(roles)
     return at, shard.role.split("/")
+
+
+def _with_groups(shards: Sequence[OldShard]) -> list[OldShard]:
+    """Return pixsieve's shards with their splits and buckets, by names where nothing else tells.
+
+    Shards of one split and bucket have names that differ in the number alone.
+    """
+    told = [each for each in shards if each.split or each.bucket or each.sidecar]
+    groups = {_unnumbered(each.role): (each.split, each.bucket) for each in told}
+    prefix = prefix_of(told)
+    found = []
+    for shard in shards:
+        split, bucket = groups.get(_unnumbered(shard.role), (None, None))
+        if shard not in told and split is None and bucket is None and prefix and told:
+            name = _unnumbered(shard.role).removeprefix(f"{prefix}-")
+            plain = all(each.bucket is None for each in told) and name != _unnumbered(shard.role)
+            split = _group(name) if plain else None
+        keeps = shard in told
+        found.append(shard if keeps else dataclasses.replace(shard, split=split, bucket=bucket))
+    return found
+
+
+def _unnumbered(role: str) -> str:
+    """Return a shard's name up to its hash and its number."""
+    return re.sub(r"-[0-9a-f]{12}-[0-9]{6,}$", "", _stem(role))
 
 
 def _with_splits(shards: Sequence[OldShard]) -> list[OldShard]:

@@ -76,9 +76,9 @@ def _splits(known: Described, config: Mapping[str, Any]) -> dict[str, set[str]] 
                 text = f"{tar} is in the splits {seen[tar]} and {split}"
                 known.complain(_RULE, CARD, text)
             seen.setdefault(tar, split)
-        ours = {known.by_tar[tar].task.split for tar in tars}
+        ours = {known.by_tar[tar].task.split or "train" for tar in tars}  # that is for none
         if known.own and len(ours) > 1:
-            text = f"the split {split} has tars of {sorted(map(str, ours))}"
+            text = f"the split {split} has tars of {sorted(ours)}"
             known.complain(_RULE, CARD, text)
     if left := known.by_tar.keys() - seen.keys():
         text = f"{len(left):,} tars are in no split: {shown_names(left)}"

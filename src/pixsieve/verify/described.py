@@ -302,13 +302,14 @@ def _check_energon_splits(known: Described, counts: Mapping[str, object]) -> Non
         known.complain("index-energon", name, text)
     if not known.own:
         return
-    of: dict[str, set[str | None]] = {}
+    of: dict[str, set[str]] = {}
     for tar, split in split_of.items():
         if tar in known.by_tar:
-            of.setdefault(split, set()).add(known.by_tar[tar].task.split)
+            # what has no split is in train
+            of.setdefault(split, set()).add(known.by_tar[tar].task.split or "train")
     for split, ours in of.items():
         if len(ours) > 1:
-            text = f"{split} has tars of the splits {sorted(map(str, ours))}"
+            text = f"{split} has tars of the splits {sorted(ours)}"
             known.complain("index-energon", name, text)
 
 
