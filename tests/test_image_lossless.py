@@ -11,14 +11,22 @@ from hypothesis import strategies as st
 
 from pixsieve import image
 from pixsieve.image import lossless
-from pixsieve.image.lossless import turned_upright
 from pixsieve.image.pillow import open_image
+from pixsieve.image.strip import Stripped
 from pixsieve.testing import cameras, exiftool, images
 from pixsieve.testing.image_kinds import decode
 
 pytestmark = pytest.mark.skipif(
     not lossless.is_available(), reason="libturbojpeg is not there: apt-get install libturbojpeg0"
 )
+
+
+def turned_upright(data: bytes, orientation: int) -> bytes | None:
+    found = lossless.turned_upright(data, orientation)
+    assert found is None or isinstance(found, Stripped)
+    return found and found.data
+
+
 KINDS = {
     "4:2:0": {},
     "4:4:4": {"subsampling": "4:4:4"},
@@ -109,6 +117,9 @@ def test_metadata_stays_and_fits(order):
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     assert not [name for name in after if name.startswith(("IFD1", "MP"))]
     assert image.check_decode(found, image.probe(found)) is None
+    told = lossless.turned_upright(data, 6)
+    assert told is not None
+    assert told.dropped == ("thumbnail", "mpf", "trailer")
 
 
 @given(st.data())

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from pixsieve.image.header import probe
-from pixsieve.image.strip import EXIF, XMP, jpeg_segments
+from pixsieve.image.strip import EXIF, XMP, Stripped, jpeg_segments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,7 +85,7 @@ def _library() -> ctypes.CDLL | None:
     return None
 
 
-def turned_upright(data: bytes, orientation: int) -> bytes | None:
+def turned_upright(data: bytes, orientation: int) -> Stripped | None:
     """Turn a JPEG by its coefficients; ``None`` where that cannot be done exactly.
 
     It cannot if a side whose end would come to the front has a part of a block at its end. It is
@@ -101,7 +101,7 @@ def turned_upright(data: bytes, orientation: int) -> bytes | None:
     if library is None:
         msg = "libturbojpeg is not there; see is_available()"
         raise RuntimeError(msg)
-    ready, progressive = _upright_metadata(data, swapped=orientation >= 5)
+    ready, dropped, progressive = _upright_metadata(data, swapped=orientation >= 5)
     transform = _Transform(
         op=_OPERATIONS[orientation], options=_PERFECT | (_PROGRESSIVE if progressive else 0)
     )
@@ -123,40 +123,47 @@ def turned_upright(data: bytes, orientation: int) -> bytes | None:
         library.tjFree(out)
         library.tjDestroy(handle)
     # A block that is cut behind the tag still says how the image was turned before.
-    return turned if turned and probe(turned).exif_orientation == 1 else None
+    if turned is None or probe(turned).exif_orientation != 1:
+        return None
+    return Stripped(turned, dropped)
 
 
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)[2-8]")
 
 
-def _upright_metadata(data: bytes, *, swapped: bool) -> tuple[bytes, bool]:
-    """Return a JPEG whose metadata fits its pixels once they are turned; whether it is progressive.
+def _upright_metadata(data: bytes, *, swapped: bool) -> tuple[bytes, tuple[str, ...], bool]:
+    """Return a JPEG whose metadata fits its pixels once they are turned.
 
-    Its index of further pictures (MPF) goes, as these do.
+    Also what is left out for that, and whether it is progressive.
     """
-    parts, progressive = [data[:2]], False
+    parts, dropped, progressive, end = [data[:2]], [], False, 2
     for marker, start, body, end in jpeg_segments(data):
         part = data[start:end]
         if marker == 0xE1 and part[4:10] == EXIF:
-            part = part[:10] + _upright_exif(part[10:], swapped=swapped)
+            block, thumbnail = _upright_exif(part[10:], swapped=swapped)
+            part = part[:10] + block
+            dropped += ["thumbnail"] * thumbnail
         elif marker == 0xE1 and part[4:].startswith(XMP):
             part = _XMP_ORIENTATION.sub(rb"\g<1>1", part)
         elif marker == 0xE2 and data[body : body + 3] == b"MPF":
+            dropped.append("mpf")
             continue
         progressive |= marker in {0xC2, 0xC6, 0xCA}
         parts.append(part)
-    return b"".join(parts), progressive
+    dropped += ["trailer"] * (end < len(data))
+    return b"".join(parts), tuple(dict.fromkeys(dropped)), progressive
 
 
-def _upright_exif(tiff: bytes, *, swapped: bool) -> bytes:
-    """Set the orientation to 1, swap the sides that are stated, and unlink the thumbnail."""
-    block = bytearray(tiff)
+def _upright_exif(tiff: bytes, *, swapped: bool) -> tuple[bytes, bool]:
+    """Set the orientation to 1, swap the sides that are stated, and unlink a thumbnail."""
+    block, thumbnail = bytearray(tiff), False
     order = "<" if block[:2] == b"II" else ">"
     with contextlib.suppress(struct.error):  # a damaged block stays as it is from there on
         (first,) = struct.unpack_from(order + "I", block, 4)
         entries, end = _entries(block, order, first)
         if 0x0112 in entries:
             struct.pack_into(order + "HHIHH", block, entries[0x0112], 0x0112, 3, 1, 1, 0)
+        thumbnail = any(struct.unpack_from(order + "I", block, end))
         struct.pack_into(order + "I", block, end, 0)
         if swapped and 0x8769 in entries:
             (place,) = struct.unpack_from(order + "I", block, entries[0x8769] + 8)
@@ -166,7 +173,7 @@ def _upright_exif(tiff: bytes, *, swapped: bool) -> bytes:
                 one, other = (struct.unpack_from("10s", block, at + 2) for at in sides)
                 struct.pack_into("10s", block, sides[0] + 2, *other)
                 struct.pack_into("10s", block, sides[1] + 2, *one)
-    return bytes(block)
+    return bytes(block), thumbnail
 
 
 def _entries(block: bytearray, order: str, place: int) -> tuple[dict[int, int], int]:

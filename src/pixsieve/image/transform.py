@@ -114,7 +114,7 @@ def _rewritten(
         turned = turned_upright(data, orientation)
         if turned is None:
             raise _NotLossless
-        data = turned
+        data, dropped = turned.data, dropped or turned.dropped
     elif not dropped:
         return None
     words = [header.format, "pixels=kept"]
