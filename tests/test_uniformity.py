@@ -35,7 +35,7 @@ TOLD = {
     "json that is none": (ALL, "the .json of 1 of 12 samples is not JSON"),
     "numbers, whole at first": ({DAFT}, "json 'a': values of several types: "),
     "a number that becomes text": ({DAFT, "card"}, "json 'a': values of several types: "),
-    "documents that are no objects": ({DAFT, "card"}, "json 'documents': values of several"),
+    "documents that are no objects": ({DAFT, RAY, "card"}, "json 'documents': values of several"),
     "null at first": ({DAFT}, "json 's': missing, null or empty in some samples: "),
     "null later": ({DAFT}, "json 's': missing, null or empty in some samples: "),
     "a list, empty at first": ({DAFT}, "json 'l[]': missing, null or empty in some samples: "),

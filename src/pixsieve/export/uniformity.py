@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pixsieve.export.writer import ImageWriterStage
 
 _SHOWN = 5
+_DOCUMENTS = "documents"
 _UNIFORM = "members='uniform'"
 _DAFT = "Daft fails where none of the first 5 samples of a tar has"
 
@@ -144,10 +145,11 @@ def _types(contents: Contents, *, with_card: bool) -> Iterator[str]:
         if with_card:
             who = f"the dataset card leaves out {_listed(lost)}" if lost else ""
         daft = "Daft fails where a later sample has a type that the first 5 of a tar do not have"
+        ray = "Ray Data changes some of these" if _DOCUMENTS in mixed else ""
         yield (
             f"json {_listed(list(mixed))}: values of several types: "
-            f"{'; '.join(filter(None, (who, daft)))}. {_UNIFORM} writes numbers alike, and leaves "
-            "the rest to the sidecar"
+            f"{'; '.join(filter(None, (who, daft, ray)))}. {_UNIFORM} writes numbers alike, and "
+            "leaves the rest to the sidecar"
         )
     if uneven:
         who = "" if with_card else "Hugging Face datasets fails or loses them; "
@@ -165,7 +167,7 @@ def _json_faults(contents: Contents) -> tuple[dict[str, set[str]], list[str]]:
     for path, kind in (("", contents.json_type), *json_types.paths(contents.json_type)):
         words = contents.json_kinds.get(path, {})
         if kind == json_types.MIXED or {"int", "float"} <= words.keys():
-            mixed[path or "documents"] = set(words) - {"null", "uneven"}
+            mixed[path or _DOCUMENTS] = set(words) - {"null", "uneven"}
             continue
         lacking = "[]" not in path and sum(words.values()) < documents
         if json_types.is_uneven(kind) or (kind == json_types.NULL and lacking):
