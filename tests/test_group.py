@@ -169,6 +169,10 @@ def test_of_several_images_the_named_or_the_plain_one_counts(tmp_path: Path) -> 
     assert brief(row) == ("a", 0, None, ["a.jpg", "a.png"], Problem.TWO_IMAGES)
     assert "a.jpg" in row["problem_detail"]
     assert brief(rows(tmp_path, *two, image_member="png")[0])[2] == "a.png"
+    assert brief(rows(tmp_path, *two, image_member="*")[0])[2] == "a.jpg"
+    assert brief(rows(tmp_path, *two[::-1], image_member="*")[0])[2] == "a.png"
+    (row,) = rows(tmp_path, ("a.txt", b"x"), *two, image_member="*")
+    assert row["problem"] == Problem.TWO_IMAGES
 
 
 @pytest.mark.parametrize(

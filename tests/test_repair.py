@@ -17,9 +17,12 @@ import pytest
 from pixsieve.cli import main
 from pixsieve.engine.inline import InlineExecutor
 from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
+from pixsieve.pipeline import Pipeline
 from pixsieve.repair import repair as repair_with_workers
+from pixsieve.stages import ImageReaderStage, ImageWriterStage
 from pixsieve.storage import tables
 from pixsieve.testing import images, planted
+from pixsieve.testing.corpus import run_pipeline, write_files
 from pixsieve.testing.faults import tree
 from pixsieve.testing.planted import PER_TAR, SAMPLES
 from pixsieve.verify import verify as verify_with_workers
@@ -219,6 +222,25 @@ def test_captions_that_contradict_are_judged_as_one_wishes(
     notes = [note for note in by_key(tmp_path / "new", "repaired").values() if note]
     assert len(notes) == (2 if kept == SAMPLES else 0)
     assert all("the table said 'a caption, num" in note for note in notes)
+
+
+def test_images_beside_the_image_stay_what_they_are(tmp_path: Path) -> None:
+    files = {}
+    for number in range(4):
+        files[f"{number}.jpg"] = images.photo(number, 64, 48)
+        files[f"{number}.png"] = images.photo(10 + number, 64, 48, "PNG")
+        files[f"{number}.mask.png"] = images.photo(20 + number, 64, 48, "PNG")
+    files["odd.webp"] = images.photo(30, 64, 48, "WEBP")
+    write_files(tmp_path / "in", files)
+    for member in ("jpg", "png"):
+        reader = ImageReaderStage(str(tmp_path / "in"), key_split="first", image_member=member)
+        out = tmp_path / member
+        writer = ImageWriterStage(output_dir=str(out), image_format="keep")
+        run_pipeline(Pipeline().add_stage(reader).add_stage(writer))
+        report = repair(out, tmp_path / f"new-{member}")
+        assert report.lost == ()
+        for column in ("sha256", "members"):
+            assert by_key(tmp_path / f"new-{member}", column) == by_key(out, column)
 
 
 def test_json_columns_and_scores_are_taken_over_without_a_manifest(

@@ -28,7 +28,7 @@ Captions = Literal["judge", "tar", "strict"]
 
 _MAGIC = re.compile(r"[*?\[\]{}]")
 _DEFAULT_SAMPLES = 1000
-_READING = ("json_fields", "caption_field", "image_member", "max_pixels", "max_image_bytes")
+_READING = ("json_fields", "caption_field", "max_pixels", "max_image_bytes")
 _WRITING = ("images_per_tar", "max_bytes_per_tar", "shards_multiple_of", "prefix", "card")
 """Options of the old recipe's reader and writer that the new set has, too."""
 
@@ -127,7 +127,7 @@ def _reader(known: Survey) -> ImageReaderStage:
         paths = f"{known.folder}/*.tar"
     told = known.stage("ImageReaderStage")
     given = {name: told[name] for name in _READING if name in told}
-    given["image_member"] = given.get("image_member") if not known.own else known.image_extension
+    given["image_member"] = known.image_member
     try:
         return ImageReaderStage(paths, animated="first_frame", salvage=True, **given)
     except (PlanError, TypeError):  # the recipe is not what it was

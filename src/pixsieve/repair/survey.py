@@ -24,6 +24,7 @@ from pixsieve import schema
 from pixsieve.errors import SourceError, SourceNotFoundError
 from pixsieve.export.plan import plan_schema
 from pixsieve.scorers.sidecar import name_of_type
+from pixsieve.sources.group import FIRST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -110,13 +111,15 @@ class Survey:
         }
 
     @property
-    def image_extension(self) -> str | None:
-        """The extension that all images have by the tables; ``None`` if they have several."""
+    def image_member(self) -> str | None:
+        """What tells the image of a sample from others in it: an extension, or that it is first."""
         found = set()
-        for shard in self.shards if self.own else ():
+        for shard in self.shards:
             names = read_columns(self.folder / (shard.sidecar or ""), ("member_name",))
-            found |= {str(name).partition(".")[2] for name in names.get("member_name", ())}
-        return found.pop() if len(found) == 1 else None
+            found |= {str(name).partition(".")[2].lower() for name in names.get("member_name", ())}
+        if len(found) == 1:
+            return found.pop() or None
+        return FIRST if self.own else None
 
     def stage(self, name: str) -> Mapping[str, Any]:
         """Return the fields of the recipe's stage of that name; empty if there is none."""

@@ -42,7 +42,8 @@ class IndexOptions:
     Attributes:
         key_split: A member name's key ends at the ``first`` or ``last`` dot of its last path part;
             ``auto`` is first in tars (as every WebDataset reader does) and last in folders.
-        image_member: The extension of the member that is the image where a sample has several.
+        image_member: The extension of the member that is the image where a sample has several;
+            ``*`` where it is the first member.
         salvage: Whether a tar is read on behind damage, from the next header that is whole.
     """
 

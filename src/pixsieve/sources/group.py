@@ -31,6 +31,10 @@ IMAGE_EXTENSIONS = frozenset(
 """Extensions by which people call images, ours or not: a member so named is missed as an image."""
 
 
+FIRST = "*"
+"""As ``image_member``: the sample's first member, as in pixsieve's own tars."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """Members with one key, in source order, and the extension of each."""
@@ -245,6 +249,8 @@ def _find_image(
     images = [i for i, member in enumerate(members) if sniff(member.head)]
     if len(images) == 1:
         return images[0], None, None
+    if images and image_member == FIRST and images[0] == 0:
+        return 0, None, None
     if images:
         wanted = (image_member or "").lower().lstrip(".")
         for choice in (

@@ -64,7 +64,8 @@ class ImageReaderStage(ReadStage):
             ``metadata_problem`` says so.
         key_split: Where a member name's key ends: at its ``first`` dot or its ``last``; ``auto`` is
             first in tars, as WebDataset readers do, and last in folders.
-        image_member: Extension of the member that is the image where a sample has several images.
+        image_member: Extension of the member that is the image where a sample has several images;
+            ``"*"`` where it is the first member, as in pixsieve's own tars.
         salvage: Whether a tar is read on behind damage, from the next header that is whole. A
             sample may then lack members that lay in between; without it, all behind is lost.
         max_pixels: Images with more are failed without being decoded.
