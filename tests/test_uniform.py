@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 
 from pixsieve import json_types
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.local import LocalExecutor
 from pixsieve.errors import RunError
 from pixsieve.export.uniform import normalised, original_bytes, original_text, schema_of
 from pixsieve.pipeline import Pipeline
 from pixsieve.scorers.inspection import MAX_TEXT_BYTES
 from pixsieve.stages import ImageReaderStage, ImageWriterStage
 from pixsieve.testing import images
+from pixsieve.testing.faults import tree
 from pixsieve.testing.uneven import uneven_files
 from pixsieve.verify import verify
 
@@ -334,3 +336,21 @@ def test_the_schema_is_part_of_the_files_names(tmp_path: Path):
         intent = json.loads((folder / "out" / "manifest.json").read_bytes())
         names.append(intent["plan_sha256"])
     assert len(set(names)) == 2
+
+
+def test_workers_and_a_second_run_make_the_same(tmp_path: Path):
+    """The schema goes through the ledger and to worker processes."""
+    export(tmp_path, uneven_files())
+    output = tmp_path / "out"
+    before = tree(output)
+    assert (tmp_path / "out" / "manifest.json").exists()
+    pipeline = Pipeline(name="uneven").add_stage(ImageReaderStage(str(tmp_path / "source")))
+    writer = {"images_per_tar": 10, "members": "uniform"}
+    pipeline.add_stage(ImageWriterStage(output_dir=str(output), **writer))
+    assert pipeline.run(InlineExecutor()).did_nothing
+    for name in sorted(output.glob("*-000001.*")):
+        name.unlink()
+    again = pipeline.run(LocalExecutor(workers=2))
+    assert not again.did_nothing
+    assert tree(output) == before
+    assert "3 of 24 samples have no .txt: theirs is empty, or their caption" in again.notes
