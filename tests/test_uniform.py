@@ -22,7 +22,7 @@ from pixsieve.errors import RunError
 from pixsieve.export.uniform import normalised, original_bytes, original_text, schema_of
 from pixsieve.pipeline import Pipeline
 from pixsieve.scorers.inspection import MAX_TEXT_BYTES
-from pixsieve.stages import ImageReaderStage, ImageWriterStage
+from pixsieve.stages import FilterStage, ImageReaderStage, ImageWriterStage
 from pixsieve.testing import images
 from pixsieve.testing.faults import tree
 from pixsieve.testing.uneven import uneven_files
@@ -31,6 +31,8 @@ from pixsieve.verify import verify
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from pixsieve.stage import Stage
 
 LEAVES = (
     st.none()
@@ -178,7 +180,11 @@ def test_bytes_that_are_text_stand_as_that_text():
 
 
 def export(
-    folder: Path, files: Mapping[str, bytes], *, caption_field: str | None = None, **writer: Any
+    folder: Path,
+    files: Mapping[str, bytes],
+    *stages: Stage,
+    caption_field: str | None = None,
+    **writer: Any,
 ) -> tuple[list[dict[str, bytes]], list[dict[str, Any]], tuple[str, ...]]:
     """Return the samples of an export by extension, their rows, and the run's notes."""
     source, output = folder / "source", folder / "out"
@@ -188,6 +194,8 @@ def export(
     pipeline = Pipeline(name="uneven").add_stage(
         ImageReaderStage(str(source), caption_field=caption_field)
     )
+    for stage in stages:
+        pipeline.add_stage(stage)
     options = {"images_per_tar": 10, "members": "uniform"} | writer
     pipeline.add_stage(ImageWriterStage(output_dir=str(output), **options))
     result = pipeline.run(InlineExecutor())
@@ -198,7 +206,8 @@ def export(
             found = [(m.name, archive.extractfile(m).read()) for m in archive]
         for _, group in itertools.groupby(found, lambda member: member[0].partition(".")[0]):
             samples.append({name.partition(".")[2]: data for name, data in group})
-    assert [row["original_key"] for row in rows] == sorted({name[:3] for name in files})
+    if not stages:
+        assert [row["original_key"] for row in rows] == sorted({name[:3] for name in files})
     assert verify(output, workers=0).findings == ()
     return samples, rows, result.notes
 
@@ -315,6 +324,14 @@ def test_members_that_cannot_be_made_up_are_refused_before_any_work(tmp_path: Pa
         "\"extensions LIKE '%npy%'\", or leave them as they are with members='as_found'"
     )
     assert not list((tmp_path / "out").glob("*.tar"))
+    for number, (where, beside) in enumerate(
+        [
+            ("extensions LIKE '%npy%' AND extensions NOT LIKE '%seg%'", "npy"),
+            ("extensions = ''", ""),
+        ]
+    ):
+        samples, _, _ = export(tmp_path / str(number), files, FilterStage(where))
+        assert {tuple(sample) for sample in samples} == {tuple(f"jpg {beside}".split())}
 
 
 def test_json_that_is_too_large_is_refused_before_any_work(tmp_path: Path):
