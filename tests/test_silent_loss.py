@@ -116,8 +116,9 @@ def test_a_caption_that_cannot_be_read_is_told_and_travels(tmp_path):
         (tmp_path / "in" / f"{number}.jpg").write_bytes(images.photo(number, 64, 48))
         (tmp_path / "in" / f"{number}.txt").write_bytes(caption)
     result = export(tmp_path / "in", tmp_path / "out")
-    (note,) = result.notes
+    note, loaders = result.notes
     assert "the caption or json of 2 samples could not be read" in note
+    assert "the .txt of 1 of 3 samples is not UTF-8: " in loaders
     rows = query(
         tmp_path / "out", "select caption, metadata_problem why from samples order by original_key"
     ).to_pylist()
