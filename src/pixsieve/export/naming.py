@@ -36,7 +36,8 @@ def lasting(keys: Iterable[pa.ChunkedArray], order: NDArray[np.int64]) -> NDArra
     _, first = np.unique(exported, return_index=True)
     kept = np.zeros(len(order), np.bool_)
     kept[first] = True
-    return kept & (exported != 0)
+    kept[exported == 0] = False
+    return kept
 
 
 def _digest(key: str) -> int:
