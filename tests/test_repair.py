@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import random
@@ -16,6 +17,7 @@ import pytest
 
 from pixsieve.cli import main
 from pixsieve.engine.inline import InlineExecutor
+from pixsieve.engine.local import LocalExecutor
 from pixsieve.errors import SourceError, SourceNotFoundError, UsageError
 from pixsieve.pipeline import Pipeline
 from pixsieve.repair import repair as repair_with_workers
@@ -354,6 +356,41 @@ def test_tars_without_tables_become_a_set_with_splits_by_their_names(tmp_path: P
     assert (splits.count("train"), splits.count("val")) == (5, 1)
 
 
+def test_a_set_of_curator_keeps_what_its_tables_say(tmp_path: Path) -> None:
+    folder, new = tmp_path / "in", tmp_path / "new"
+    folder.mkdir()
+    for batch in ("0a0a0a0a0a0a", "1b1b1b1b1b1b"):
+        members = [(f"{batch}{n}.jpg", images.photo(n + ord(batch[1]), 64, 48)) for n in range(3)]
+        planted.write_tar(folder / f"images-{batch}-000000.tar", members)
+        rows = [
+            {"image_id": name[:-4], "tar_file": f"/elsewhere/images-{batch}-000000.tar",
+             "member_name": name, "original_path": f"/in/{name}", "metadata": "{}"}
+            for name, _ in members
+        ]  # fmt: skip
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"images-{batch}-000000.parquet")
+    path = folder / "images-1b1b1b1b1b1b-000000.tar"
+    path.write_bytes(path.read_bytes()[: planted.borders(path)[2]])
+    report = repair(folder, new)
+    assert (report.kept, report.expected, report.renamed) == (5, 6, ())
+    assert [(each.key, each.reason) for each in report.lost] == [("1b1b1b1b1b1b2", "not_in_tar")]
+    assert verify(new).findings == ()
+    assert by_key(new, "earlier_original_path")["0a0a0a0a0a0a1"] == "/in/0a0a0a0a0a0a1.jpg"
+    assert by_key(new, "metadata")["0a0a0a0a0a0a1"] == "{}"
+
+
+def test_any_number_of_workers_makes_the_same_set(sets: dict[bool, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(sets[True], tmp_path / "out")
+    planted.FAULTS["a_header_damaged"].plant(folder)
+    reports = [
+        dataclasses.replace(
+            repair_with_workers(folder, tmp_path / name, executor=executor), output=""
+        )
+        for name, executor in (("a", InlineExecutor()), ("b", LocalExecutor(workers=2)))
+    ]
+    assert reports[0] == reports[1]
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
 def test_tars_in_folders_are_found(tmp_path: Path) -> None:
     folder = img2dataset(tmp_path / "flat")
     (tmp_path / "in" / "part").mkdir(parents=True)
@@ -404,7 +441,7 @@ def test_the_command_prints_the_account(
     new = str(tmp_path / "new")
     assert main(["repair", str(folder), new, "--workers", "1"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"11 of 12 samples are in {new}; 1 are lost\n")
+    assert said.startswith(f"11 of 12 samples are in {new}; lost: 1\n")
     assert "truncated_image" in said
     assert main(["repair", str(folder), new, "--workers", "1", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -99,7 +99,7 @@ class RepairReport:
         """Return the report as lines for people."""
         gone = len(self.lost) + sum(self.nameless.values())
         should = "" if self.expected is None else f" of {self.expected:,}"
-        lines = [f"{self.kept:,}{should} samples are in {self.output}; {gone:,} are lost"]
+        lines = [f"{self.kept:,}{should} samples are in {self.output}; lost: {gone:,}"]
         lines += _listed(
             "lost",
             (
@@ -110,17 +110,17 @@ class RepairReport:
             len(self.lost),
         )
         lines += [
-            f"lost: {tar}: {n:,} more, whose keys nothing says" for tar, n in self.nameless.items()
+            f"lost: {tar}: {count:,} more, whose keys nothing says"
+            for tar, count in self.nameless.items()
         ]
         lines += [f"not there: {tar}" for tar in self.missing]
         lines += [f"left out, since the manifest does not know it: {tar}" for tar in self.left_out]
-        lines += [f"mended: {count:,} values of {name}" for name, count in self.corrected.items()]
+        lines += [f"mended: {name} of {_counted(count)}" for name, count in self.corrected.items()]
         if self.rows_made:
-            lines.append(
-                f"mended: {self.rows_made:,} samples had no row: what only that told is unknown"
-            )
+            text = "without a row: what only that told is unknown"
+            lines.append(f"mended: {_counted(self.rows_made)} {text}")
         if self.copies:
-            lines.append(f"mended: {self.copies:,} samples were there a second time")
+            lines.append(f"mended: {_counted(self.copies)} there a second time")
         lines += _listed(
             "renamed", (f"{old} is {new}" for old, new in self.renamed), len(self.renamed)
         )
@@ -129,6 +129,10 @@ class RepairReport:
         )
         lines += [f"note: {note}" for note in self.notes]
         return "".join(f"{printable(line)}\n" for line in lines)
+
+
+def _counted(samples: int) -> str:
+    return f"{samples:,} sample" + ("" if samples == 1 else "s")
 
 
 def _listed(kind: str, lines: Iterable[str], count: int) -> Iterator[str]:
