@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import tarfile
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +181,8 @@ def test_all_is_upright_and_bare(photographs: Path, tmp_path: Path, image_format
     rows = exported(
         photographs, tmp_path / "out", ImageTransformStage(**HERE), image_format=image_format
     )
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["privacy"].startswith("No image holds metadata")
     source = {path.name: path.read_bytes() for path in photographs.iterdir()}
     assert set(rows) == set(source)
     for name, row in rows.items():

@@ -41,6 +41,7 @@ from pixsieve.export import dataset, finished
 from pixsieve.export.files import FileRecord
 from pixsieve.export.formats import FORMATS
 from pixsieve.export.plan import shard_stem
+from pixsieve.export.transform import privacy
 from pixsieve.export.uniformity import complaints
 from pixsieve.fingerprint import fingerprint
 from pixsieve.schema import Status
@@ -393,7 +394,7 @@ def _says_shard(done: Done, since: float) -> str:
     rate = shard.samples / max(done.wall, 1e-9)
     what = "written" if done.value.written else "stood there already"
     return (
-        f"{shard.tar.name}: {shard.samples} samples, {shard.encoded} encoded anew, "
+        f"{shard.tar.name}: {shard.samples} samples, {shard.encoded} changed, "
         f"{shard.tar.size:,} bytes, {rate:,.0f} samples/s, {what}, {since:.1f} s in"
     )
 
@@ -464,6 +465,7 @@ def _finished(
         inputs=[dataclasses.asdict(record) for record in account.inputs],
         recipe=job.recipe.to_yaml(),
         card=writer.card,
+        privacy=privacy(job.plan.transform),
         shards=tuple(found),
     )
 
@@ -511,6 +513,7 @@ def _commit(
             ],
             files=sorted(files, key=lambda file: file.name),
             versions=dataset.versions(),
+            privacy=made.privacy,
         )  # fmt: skip
         if standing is None or wrote or not manifest.says_the_same_as(standing):
             wrote |= output.put(folder / dataset.MANIFEST, manifest.to_bytes())

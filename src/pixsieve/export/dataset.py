@@ -29,6 +29,10 @@ PRIVACY = (
     "Images that were copied hold whatever metadata they came with, such as EXIF and GPS; "
     "images that were encoded anew hold none but their colour profile."
 )
+STRIPPED = (
+    "No image holds metadata, such as EXIF, GPS, XMP, IPTC or comments, but its colour profile, "
+    "and its orientation where it is not stored upright."
+)
 _LIBRARIES = ("duckdb", "numpy", "pillow", "pyarrow", "simplejpeg")
 
 

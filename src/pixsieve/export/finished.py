@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pixsieve.export import tar
+from pixsieve.export.dataset import PRIVACY
 from pixsieve.storage import LocalStorage, tables
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class About:
         inputs: ``path``, ``samples`` and ``sha256`` of each source.
         recipe: Text of ``recipe.yaml``.
         card: What the user wants to be told on the dataset card, such as ``license``.
+        privacy: What is done with metadata in images.
     """
 
     folder: Path
@@ -82,6 +84,7 @@ class About:
     inputs: Sequence[Mapping[str, Any]]
     recipe: str
     card: Mapping[str, str] = field(default_factory=dict)
+    privacy: str = PRIVACY
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the values; a schema that is pickled forgets how elements of lists are called."""

@@ -71,7 +71,7 @@ def write_shard(
         transform: What becomes of images.
 
     Returns:
-        The record of the sidecar, and how many images were encoded anew.
+        The record of the sidecar, and how many images were changed.
 
     Raises:
         SourceChangedError: a source is not what it was when it was indexed.

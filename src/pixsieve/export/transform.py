@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from pixsieve import image
 from pixsieve.errors import PlanError
+from pixsieve.export.dataset import PRIVACY, STRIPPED
 from pixsieve.stage import WriteStage, check_fields
 
 if TYPE_CHECKING:
@@ -132,6 +133,11 @@ class ImageTransformStage(WriteStage):
             or (options.upright and exif_orientation > 1)
             or image.sides(width, height, options, target) is not None
         )
+
+
+def privacy(transform: ImageTransformStage | None) -> str:
+    """Say what is done with metadata in images."""
+    return STRIPPED if transform is not None and transform.strip else PRIVACY
 
 
 def decoded_formats(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pixsieve.export.dataset import DROPPED, MANIFEST, PRIVACY
+from pixsieve.export.dataset import DROPPED, MANIFEST
 from pixsieve.export.indexes import markdown
 from pixsieve.export.indexes.columns import meaning
 from pixsieve.export.indexes.patterns import collapse
@@ -165,7 +165,7 @@ def _licences(dataset: Dataset) -> Iterator[str]:
         if more:
             rows.append([f"{len(counts) - _MOST_ROWS:,} others", f"{more:,}"])
         yield markdown.table(["licence", "images"], rows)
-    yield PRIVACY
+    yield dataset.privacy
 
 
 def license_column(columns: pa.Schema) -> str | None:
