@@ -6,7 +6,7 @@ import ctypes
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pixsieve import image
@@ -122,6 +122,7 @@ def test_metadata_stays_and_fits(order):
     assert told.dropped == ("thumbnail", "mpf", "trailer")
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_damaged_exif_is_no_obstacle(draw):
     block = bytearray(cameras.exif_tiff(6, thumbnail=b"thumbnail"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -53,6 +53,7 @@ def test_what_is_smaller_is_enlarged_if_asked(mode, expected):
     assert layout(100, 75, mode, 512, upscale=True) == expected
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES, st.sampled_from(MODES), st.integers(1, 2000), st.booleans())
 def test_sides_follow_the_mode(width, height, mode, size, upscale):
     found = layout(width, height, mode, size, upscale=upscale)
@@ -73,6 +74,7 @@ def test_sides_follow_the_mode(width, height, mode, size, upscale):
     assert final == (scaled if mode.startswith("keep") else (size, size))
 
 
+@settings(deadline=None)
 @given(SIDES, SIDES, st.integers(1, 2000))
 def test_at_least_twice_the_result_is_decoded(width, height, size):
     found = layout(width, height, "keep_ratio", size)

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -147,6 +147,7 @@ def test_stray_bytes_between_segments_go():
         assert strip(made, "jpeg") == (data, ("stray",))
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([*range(0xE0, 0xF0), 0xFE]), st.binary(max_size=300)), max_size=5
@@ -163,6 +164,7 @@ def test_any_segments_go(segments, progressive):
     assert strip(data[:20] + made + data[20:], "jpeg").data == data
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(DESCRIBED)), st.data())
 def test_an_image_that_is_cut_anywhere_loses_its_metadata_all_the_same(kind, draw):
     data = DESCRIBED[kind]
@@ -178,6 +180,7 @@ def test_an_image_that_is_cut_anywhere_loses_its_metadata_all_the_same(kind, dra
     assert strip(found.data, header.format).data == found.data
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(DESCRIBED)), st.data())
 def test_damage_ends_nothing(kind, draw):
     data = bytearray(DESCRIBED[kind])

@@ -6,7 +6,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -222,6 +222,7 @@ def test_nothing_is_enlarged_beyond_its_format():
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+@settings(deadline=None)
 @given(st.data())
 def test_hostile_bytes_end_as_problems(kind, draw):
     data = bytearray(
