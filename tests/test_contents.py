@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from pixsieve.export.contents import Contents, tally, together
@@ -21,6 +20,8 @@ from pixsieve.testing.rows import NO_COLUMNS, make_parts
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    import pyarrow as pa
 
 
 def plan_of(folder: Path, rows: Sequence[Mapping[str, Any]], **options: Any) -> pa.Table:
