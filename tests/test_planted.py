@@ -6,12 +6,17 @@ digest of a file that it is found.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
+import random
 import shutil
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import webdataset
+import yaml
 
 from pixsieve.stages import ImageTransformStage
 from pixsieve.testing import images, planted
@@ -129,6 +134,66 @@ def test_an_index_file_that_is_gone_or_garbage_is_named(
         (folder / name).write_bytes(data)
     planted.agree(folder)
     assert rule in {finding.rule for finding in verify(folder).findings}
+
+
+def test_a_database_that_is_a_view_without_end_is_not_read(
+    sets: dict[bool, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(sets[False], tmp_path / "out")
+    path = folder / ".nv-meta" / "index.sqlite"
+    path.unlink()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "CREATE VIEW samples AS WITH RECURSIVE n(tar_file_id) AS "
+            "(SELECT 0 UNION ALL SELECT 0 FROM n) SELECT * FROM n;"
+            "CREATE TABLE sample_parts (tar_file_id INTEGER);"
+        )
+    assert "index-energon" in {finding.rule for finding in verify(folder).findings}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_stands_in_an_index_file_verify_comes_to_its_end(
+    seed: int, sets: dict[bool, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(sets[False], tmp_path / "out")
+    chance = random.Random(seed)
+    name = ODD_FILES[seed % len(ODD_FILES)]
+    data = (folder / name).read_bytes()
+    if name.endswith(".sqlite"):
+        damaged = bytearray(data)
+        for _ in range(20):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        (folder / name).write_bytes(damaged)
+    else:
+        head, _, tail = data.decode().removeprefix("---\n").partition("\n---\n")
+        found = yaml.safe_load(head)
+        for _ in range(5):
+            found = mutated(found, chance)
+        front, back = ("---\n", f"\n---\n{tail}") if name.endswith(".md") else ("", "")
+        (folder / name).write_text(f"{front}{json.dumps(found)}{back}")
+    verify(folder, load=False, decode=False)
+
+
+ODD_FILES = (
+    "wids.json", "index.json", "croissant.json", "datapackage.json", "datapackage.schema.json",
+    ".nv-meta/.info.json", ".nv-meta/split.yaml", ".nv-meta/dataset.yaml", "README.md",
+    ".nv-meta/index.sqlite",
+)  # fmt: skip
+ODD_VALUES = (
+    None, 1, -1, 2**70, 1.5, "x", "../x", "/etc/passwd", "\0", "a" * 300, [], {}, [[]], [{}], True,
+    "http://x/y.tar", "*.tar", "{000000..999999999}.tar",
+)  # fmt: skip
+
+
+def mutated(value: Any, chance: random.Random) -> Any:
+    """Return a value in which one place has another value, or none."""
+    if not isinstance(value, (dict, list)) or not value or chance.random() < 0.2:
+        return chance.choice(ODD_VALUES)
+    if isinstance(value, dict):
+        key = chance.choice(list(value))
+        return {**value, key: mutated(value[key], chance)}
+    at = chance.randrange(len(value))
+    return [*value[:at], mutated(value[at], chance), *value[at + 1 :]]
 
 
 AGREEING = {name: fault for name, fault in planted.FAULTS.items() if fault.agreed != ""}

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import json
-import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -22,7 +21,7 @@ import braceexpand
 import pyarrow.parquet as pq
 import yaml
 
-from pixsieve.verify.indexes import META, SQLITE, opened
+from pixsieve.verify.indexes import META, SQLITE, UNREADABLE, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -261,9 +260,9 @@ def _check_energon(known: Described) -> None:
     _check_energon_fields(known)
     if known.is_there(SQLITE) and known.whole and len(here) == len(counts):
         try:
-            with contextlib.closing(opened(known.folder / SQLITE)) as database:
+            with opened(known.folder / SQLITE) as database:
                 ((rows,),) = database.execute("SELECT count(*) FROM samples").fetchall()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             known.complain(rule, SQLITE, f"cannot be read: {error}")
             return
         total = sum(result.samples for result in known.results)
@@ -410,7 +409,7 @@ def _check_croissant(known: Described, name: str) -> None:
     if found is None:
         return
     distribution = items(found.get("distribution"))
-    ids = {each.get("@id") for each in distribution}
+    ids = [each.get("@id") for each in distribution]
     tars = []
     for each in distribution:
         if each.get("@type") == "cr:FileSet":
@@ -444,7 +443,9 @@ def _check_object(known: Described, name: str, file: str, each: Mapping[str, Any
         known.complain("index-croissant", name, text)
 
 
-def _check_file_set(known: Described, name: str, each: Mapping[str, Any], ids: set[object]) -> None:
+def _check_file_set(
+    known: Described, name: str, each: Mapping[str, Any], ids: Sequence[object]
+) -> None:
     inner = each.get("containedIn")
     refs = [inner] if isinstance(inner, dict) else items(inner)
     for ref in refs:
