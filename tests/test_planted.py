@@ -151,6 +151,17 @@ def test_a_database_that_is_a_view_without_end_is_not_read(
     assert "index-energon" in {finding.rule for finding in verify(folder).findings}
 
 
+@pytest.mark.parametrize("name", [".nv-meta/dataset.yaml", ".nv-meta/split.yaml", "README.md"])
+def test_aliases_are_not_unfolded(name: str, sets: dict[bool, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(sets[False], tmp_path / "out")
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    text = "\n".join([*lines, "field_map: {image: *a29}", "split_parts: {train: *a29}"])
+    (folder / name).write_text(f"---\n{text}\n---\n" if name.endswith(".md") else text)
+    rules = {finding.rule for finding in verify(folder).findings}
+    assert rules & {"index-energon", "index-card"}
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_whatever_stands_in_an_index_file_verify_comes_to_its_end(
     seed: int, sets: dict[bool, Path], tmp_path: Path

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pixsieve.image import FORMATS
-from pixsieve.verify.described import inside, items, parts_of, shown_names
+from pixsieve.verify.described import inside, items, parts_of, plain_yaml, shown_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,7 +37,7 @@ def check_card(known: Described) -> None:
             known.complain(_RULE, CARD, "has no front matter, without which the rows are loaded")
         return
     try:
-        found = yaml.safe_load(matter[1])
+        found = plain_yaml(matter[1])
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         known.complain(_RULE, CARD, f"the front matter is no YAML: {error}")
         return
