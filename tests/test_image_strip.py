@@ -139,6 +139,13 @@ def test_adobe_s_segment_stays_as_it_decides_the_colours():
     assert stripped(forged) == stripped(data)
 
 
+def test_a_segment_of_a_reserved_kind_goes():
+    data = images.photo()
+    for marker in (0x02, 0xBF, 0xF0, 0xFD):
+        made = data[:20] + cameras.segment(marker, b"secret") + data[20:]
+        assert strip(made, "jpeg") == (data, ("segment",))
+
+
 def test_stray_bytes_between_segments_go():
     data = images.photo()
     at = data.index(b"\xff\xdb")

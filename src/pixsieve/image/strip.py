@@ -31,7 +31,8 @@ _APP_NAMES: Final = (
     (0xFE, b"", "comment"),
 )
 _SOI, _EOI, _SOS, _APP0, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE2, 0xEE
-_APPS: Final = frozenset({*range(0xE0, 0xF0), 0xFE})
+_CODING: Final = frozenset({0x01, *range(0xC0, 0xE0)})
+"""Markers of frames, tables, scans and restarts (ITU-T T.81, table B.1)."""
 _BARE: Final = frozenset({0x01, *range(0xD0, 0xDA)})
 _MARKER = re.compile(rb"\xff[^\x00]", re.DOTALL)
 _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]", re.DOTALL)
@@ -145,7 +146,7 @@ def _strip_jpeg(data: bytes, exif: bytes) -> _Parts:
             if end - body > 14:
                 dropped.append("thumbnail")
             kept.append(b"\xff\xe0\0\x10" + data[body : body + 12] + b"\0\0")
-        elif marker in _APPS and not _shows(marker, data[body : body + 12]):
+        elif marker not in _CODING and not _shows(marker, data[body : body + 12]):
             dropped.append(_app_name(marker, data[body : body + 28]))
         else:
             kept.append(data[start:end])
@@ -164,7 +165,7 @@ def _shows(marker: int, head: bytes) -> bool:
 
 def _app_name(marker: int, head: bytes) -> str:
     names = (name for kind, magic, name in _APP_NAMES if kind == marker and head.startswith(magic))
-    return next(names, f"app{marker - 0xE0}")
+    return next(names, f"app{marker - 0xE0}" if 0xE0 <= marker <= 0xEF else "segment")
 
 
 _PNG_KEPT: Final = frozenset(
