@@ -184,6 +184,14 @@ def test_the_type_of_the_json_is_told_without_being_asked_for():
     assert read(("json", b"[1]")).metadata_problem is None  # nobody wants a field of it
 
 
+def test_json_behind_a_byte_order_mark_has_a_type_and_is_noted():
+    facts = read(("json", b'\xef\xbb\xbf{"a": 1}'), wanted=options(a="int64"))
+    assert facts.json_type == '{"a":"int"}'
+    assert facts.fields == {"a": None}
+    assert facts.metadata_problem.startswith("json: ")
+    assert read(("json", b"\xef\xbb\xbf{")).json_type is None
+
+
 def test_json_that_is_none_has_no_type_and_is_noted():
     for data in (b"{", b'{"a": NaN}', b"\xff", b" " * (MAX_TEXT_BYTES + 1)):
         facts = read(("json", data))

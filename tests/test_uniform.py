@@ -313,6 +313,13 @@ def test_what_is_even_stays_as_it_is_but_for_the_form_of_its_json(tmp_path: Path
     assert "original_json" not in rows[0]
 
 
+def test_a_byte_order_mark_costs_no_value(tmp_path: Path):
+    files = {"000.jpg": images.photo(0), "000.json": b'\xef\xbb\xbf{"a": 1}'}
+    samples, rows, _ = export(tmp_path, files)
+    assert samples[0]["json"] == b'{"a":1}'
+    assert original_bytes(rows[0]["original_json"]) == files["000.json"]
+
+
 def test_members_that_cannot_be_made_up_are_refused_before_any_work(tmp_path: Path):
     files = {f"{number:03d}.jpg": images.photo(number) for number in range(4)}
     files |= {"001.npy": b"x", "002.npy": b"x", "003.npy": b"x", "002.seg": b"x"}

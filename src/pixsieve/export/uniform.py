@@ -8,6 +8,7 @@ has, or not of one type, is left out of the members; their bytes stand in the si
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import math
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from pixsieve import json_types
 from pixsieve.errors import RunError, SourceChangedError
 from pixsieve.export.members import Sibling, named
 from pixsieve.schema import ORIGINALS
-from pixsieve.scorers.inspection import MAX_TEXT_BYTES
+from pixsieve.scorers.inspection import MAX_TEXT_BYTES, UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -269,8 +270,8 @@ def _read(place: Sibling, files: SourceFiles) -> bytes:
 def _document(data: bytes) -> object:
     """Return what a json member holds; an empty object if it is none."""
     try:
-        found: object = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found: object = msgspec.json.decode(data.removeprefix(codecs.BOM_UTF8))
+    except UNREADABLE:
         return {}
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import hashlib
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 MAX_TEXT_BYTES = 1024 * 1024
 """Captions and json with more bytes travel with their sample, but are not read into columns."""
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What reading a json member raises that is none."""
 NOT_UTF8 = "txt: not UTF-8"
 """What ``metadata_problem`` starts with where the ``.txt`` member is not UTF-8."""
 
@@ -163,8 +166,12 @@ def _document(facts: Facts, data: Buffer, options: InspectOptions) -> Mapping[st
     try:
         document = msgspec.json.decode(view)
         facts.json_type = json_types.text_of(document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         _note(facts, f"json: {error}")
+        if view[: len(codecs.BOM_UTF8)] == codecs.BOM_UTF8:  # loaders read it all the same
+            with contextlib.suppress(*UNREADABLE):
+                document = msgspec.json.decode(view[len(codecs.BOM_UTF8) :])
+                facts.json_type = json_types.text_of(document)
         return {}
     if not isinstance(document, dict):
         if options.json_fields or options.caption_field:
