@@ -31,12 +31,13 @@ class Measured:
         version: Of its library.
         mode: ``sequential``, ``shuffled`` or ``workers``.
         images: How many it gave.
-        seconds: In what time, from the start of the first pass over the dataset.
+        seconds: In what time. The first pass warms up: if it ends in the time that is given, the
+            passes after it count, else what comes after its first image.
         rate: Images per second.
         bytes_per_second: Of encoded images; 0 where it decodes and gives no bytes.
         opened: Seconds before that, in which the library was loaded and the dataset opened.
         first: Seconds from the start of the first pass to the first image.
-        passes: Whole passes over the dataset.
+        passes: Whole passes in that time.
         error: Why it failed, ``None`` if it did not; the figures are 0 if it did.
     """
 
@@ -130,8 +131,8 @@ def bench(
     """Measure how fast loaders read a dataset.
 
     Each reads it again and again for some seconds: in its order, in a mixed order by its own means,
-    and with worker processes or threads; what a loader does not have is left out. The first pass
-    counts, too, so a loader that prepares much wants a longer time.
+    and with worker processes or threads; what a loader does not have is left out. A first pass
+    warms up, but what a loader does at the start of each pass counts.
 
     Args:
         path: The dataset's folder.

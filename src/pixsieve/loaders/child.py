@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pixsieve.loaders import LOADERS
-from pixsieve.loaders.base import Folder, How, Loader, Passes
+from pixsieve.loaders.base import Folder, How, Loader, Passes, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,7 +106,7 @@ def _run(task: Task, loader: Loader, out: TextIO) -> None:
             _send_all(loader.open(task.folder, replace(task.how, decode=True)), out)
         _send(out, "done", count)
     else:
-        _send(out, "done", {"opened": opened} | _measure(start, task, out))
+        _send(out, "done", {"opened": opened} | _measure(start, task.seconds, out))
 
 
 def _send(out: TextIO, kind: str, value: object) -> None:
@@ -129,41 +129,63 @@ def _send_all(start: Passes, out: TextIO) -> int:
     return count
 
 
-def _measure(start: Passes, task: Task, out: TextIO) -> dict[str, float]:
-    """Read for so many seconds, at least one sample and at most a pass more; tell what it took."""
-    images = passes = size = 0
+def _measure(start: Passes, seconds: float, out: TextIO) -> dict[str, float]:
+    """Read for so many seconds, at least one sample, and tell what that took.
+
+    The first pass warms up. If it does not end in that time, what counts is what came since its
+    first sample; else the passes after it, with the time that each takes to begin.
+    """
+    clock = _Clock(seconds, out)
+    began = time.monotonic()
     first = None
-    sent = began = time.monotonic()
-    limit = task.seconds or 0.0
+    for sample in start():
+        if first is None:
+            first = time.monotonic() - began
+            clock.begin()
+        elif clock.count(sample):
+            return clock.result(first)
+    if first is None:
+        msg = "a pass gave no sample"
+        raise RuntimeError(msg)
+    clock.begin()
     while True:
-        before = images
         for sample in start():
-            images += 1
-            size += len(sample.image or b"")
-            now = time.monotonic()
-            if first is None:
-                first = now - began
-            if now - sent > _QUIET:
-                _send(out, "at", images)
-                sent = now
-            if now - began > limit:
-                break
-        else:
-            passes += 1
-            if images == before:
-                msg = "a pass gave no sample"
-                raise RuntimeError(msg)
-            if time.monotonic() - began <= limit:
-                continue
-        break
-    seconds = time.monotonic() - began
-    return {
-        "images": images,
-        "seconds": seconds,
-        "bytes": size,
-        "passes": passes,
-        "first": first or 0.0,
-    }
+            if clock.count(sample):
+                return clock.result(first)
+        clock.passes += 1
+
+
+class _Clock:
+    """Counts samples up to a time."""
+
+    def __init__(self, seconds: float, out: TextIO) -> None:
+        self._seconds = seconds
+        self._out = out
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from here on."""
+        self._began = self._told = time.monotonic()
+        self._images = self._bytes = self.passes = 0
+
+    def count(self, sample: Sample) -> bool:
+        """Count a sample; return whether the time is over."""
+        now = time.monotonic()
+        self._images += 1
+        self._bytes += len(sample.image or b"")
+        if now - self._told > _QUIET:
+            _send(self._out, "at", self._images)
+            self._told = now
+        return now - self._began > self._seconds
+
+    def result(self, first: float) -> dict[str, float]:
+        return {
+            "images": self._images,
+            "seconds": time.monotonic() - self._began,
+            "bytes": self._bytes,
+            "passes": self.passes,
+            "first": first,
+        }
 
 
 if __name__ == "__main__":

@@ -83,7 +83,11 @@ class LitdataChunksLoader(FormatLoader):
 
         loaders = [
             StreamingDataLoader(
-                part, batch_size=64, collate_fn=Each(sample_of), num_workers=how.workers
+                part,
+                batch_size=64,
+                collate_fn=Each(sample_of),
+                num_workers=how.workers,
+                persistent_workers=True,
             )
             for part in parts
         ]

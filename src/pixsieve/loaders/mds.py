@@ -34,7 +34,13 @@ class MdsLoader(FormatLoader):
         ]
         if how.workers:
             loaders = [
-                DataLoader(part, batch_size=64, collate_fn=Each(sample_of), num_workers=how.workers)
+                DataLoader(
+                    part,
+                    batch_size=64,
+                    collate_fn=Each(sample_of),
+                    num_workers=how.workers,
+                    persistent_workers=True,
+                )
                 for part in parts
             ]
             return lambda: (sample for loader in loaders for batch in loader for sample in batch)
