@@ -168,7 +168,7 @@ def _document(facts: Facts, data: Buffer, options: InspectOptions) -> Mapping[st
         facts.json_type = json_types.text_of(document)
     except UNREADABLE as error:
         _note(facts, f"json: {error}")
-        if view[: len(codecs.BOM_UTF8)] == codecs.BOM_UTF8:  # loaders read it all the same
+        if bytes(view[: len(codecs.BOM_UTF8)]) == codecs.BOM_UTF8:  # loaders read it all the same
             with contextlib.suppress(*UNREADABLE):
                 document = msgspec.json.decode(view[len(codecs.BOM_UTF8) :])
                 facts.json_type = json_types.text_of(document)
