@@ -247,7 +247,7 @@ def _text_fault(data: bytes) -> str:
 def _json_fault(data: bytes) -> str:
     """Say why loaders would not read a json member as an object, if so."""
     if data.startswith(codecs.BOM_UTF8):
-        return "starts with a byte order mark, which no parser of JSON takes"
+        return "starts with a byte order mark, which not every parser takes"
     try:
         found = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
