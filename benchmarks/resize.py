@@ -71,6 +71,7 @@ def main() -> None:
     small = [case for case in found.values() if not case["large"]]
     overall = {each: statistics.harmonic_mean(case[each] for case in small) for each in medians}
     ratio = overall["area"] / overall["peer"]
+    found["photos all"] = overall | {"ratio": ratio}
     table.add_section()
     table.add_row(
         "photos", "all", "", *(f"{each:.0f}" for each in overall.values()), f"{ratio:.2f}"

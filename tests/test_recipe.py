@@ -208,8 +208,8 @@ WRONG = {
     "stages:\n- ImageReaderStage:\n    json_fields:\n      a: strin": "2: ImageReaderStage: "
     "json_fields: 'a' has the type 'strin'",
     "stages:\n- ImageWriterStage:\n    output_dir: x\n    image_format: jpg": "4: "
-    "ImageWriterStage.image_format: expected one of 'avif', 'jpeg', 'keep', 'png', 'webp', found the text "
-    "'jpg'; did you mean 'jpeg'?",
+    "ImageWriterStage.image_format: expected one of 'avif', 'jpeg', 'keep', 'png', 'webp', "
+    "found the text 'jpg'; did you mean 'jpeg'?",
     "stages:\n- ImageWriterStage: {output_dir: x, images_per_tar: 0}": "2: ImageWriterStage: "
     "images_per_tar is 0; expected at least 1",
     "stages:\n- SampleStage: {count: 0}": "2: SampleStage: count is 0; expected 1 or more",

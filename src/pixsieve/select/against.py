@@ -59,8 +59,8 @@ def schema(path: str) -> pa.Schema:
         except (OSError, pa.ArrowException) as error:
             msg = f"{file} cannot be read as Parquet: {error}; export it anew, or name another file"
             raise SourceError(msg) from error
-    common = [original(each) for each in found[0] if all(each.name in other.names for other in found)]
-    return pa.schema(common)
+    common = [each for each in found[0] if all(each.name in other.names for other in found)]
+    return pa.schema([original(each) for each in common])
 
 
 def check(stage: str, path: str, columns: pa.Schema, parameter: str = "against") -> None:
