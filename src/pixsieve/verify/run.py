@@ -62,8 +62,8 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Takes the number of shards that are done, that of all, and the name of the last one."""
 
-_LOOSE = frozenset({"imagefolder"})
-"""Folders of formats with a file for each image, which the manifest does not list."""
+_LOOSE = ("imagefolder/", "lance/_transactions/", "lance/_versions/")
+"""What formats have that the manifest does not list: a file for each image; what holds a time."""
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 
 
@@ -339,7 +339,7 @@ def _check_below(folder: Path, manifest: Manifest, findings: Findings) -> None:
             if path.name.startswith(".") and path.name.endswith(".tmp"):
                 text = "is left from a write that did not finish; it can be deleted"
                 findings.add("file-leftover", name, text)
-            elif path.is_file() and name not in listed and top not in _LOOSE:
+            elif path.is_file() and name not in listed and not name.startswith(_LOOSE):
                 findings.add("file-stranger", name, "is not in the manifest")
 
 

@@ -83,9 +83,8 @@ class LanceFormat(Format):
                 for number, (shard, (name,)) in enumerate(zip(dataset.shards, written, strict=True))
             ]
             LanceDataset.commit(made / "set", LanceOperation.Overwrite(schema, fragments))
-            for (
-                part
-            ) in _COMMITTED:  # of a run that ended here; transactions go first, versions tell
+            # What a run left that ended here; versions go first, they lead to transactions.
+            for part in _COMMITTED:
                 shutil.rmtree(folder / part, ignore_errors=True)
             files = {
                 path: folder / path.relative_to(made / "set")
