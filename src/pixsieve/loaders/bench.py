@@ -32,7 +32,7 @@ class Measured:
         mode: ``sequential``, ``shuffled`` or ``workers``.
         images: How many it gave.
         seconds: In what time. The first pass warms up: if it ends in the time that is given, the
-            passes after it count, else what comes after its first image.
+            whole passes after it count, else what comes after its first image.
         rate: Images per second.
         bytes_per_second: Of encoded images; 0 where it decodes and gives no bytes.
         opened: Seconds before that, in which the library was loaded and the dataset opened.

@@ -130,10 +130,10 @@ def _send_all(start: Passes, out: TextIO) -> int:
 
 
 def _measure(start: Passes, seconds: float, out: TextIO) -> dict[str, float]:
-    """Read for so many seconds, at least one sample, and tell what that took.
+    """Read for so many seconds, and tell what that took.
 
     The first pass warms up. If it does not end in that time, what counts is what came since its
-    first sample; else the passes after it, with the time that each takes to begin.
+    first sample; else whole passes after it, with the time that each takes to begin.
     """
     clock = _Clock(seconds, out)
     began = time.monotonic()
@@ -148,11 +148,12 @@ def _measure(start: Passes, seconds: float, out: TextIO) -> dict[str, float]:
         msg = "a pass gave no sample"
         raise RuntimeError(msg)
     clock.begin()
-    while True:
+    over = False
+    while not over:
         for sample in start():
-            if clock.count(sample):
-                return clock.result(first)
+            over = clock.count(sample)
         clock.passes += 1
+    return clock.result(first)
 
 
 class _Clock:

@@ -10,8 +10,6 @@ from pixsieve.loaders.base import BUFFER, IMAGES, Folder, How, Loader, Passes, S
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_MEMORY = 256 * 1024 * 1024
-
 
 class RayLoader(Loader):
     """``ray.data.read_webdataset([...])`` with the order kept."""
@@ -34,7 +32,6 @@ class RayLoader(Loader):
                 include_dashboard=False,
                 configure_logging=False,
                 log_to_driver=False,
-                object_store_memory=_MEMORY,
                 _temp_dir=f"{folder.scratch}/ray",
             )
             atexit.register(ray.shutdown)
