@@ -152,11 +152,14 @@ def test_a_loader_does_not_outlive_one_who_is_killed(small):
     deadline = time.monotonic() + 60
     while not left(str(small)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    (child,) = left(str(small))
+    home = Path(os.readlink(f"/proc/{child}/cwd"))
     process.kill()
     process.wait(60)
-    while left(str(small)) and time.monotonic() < deadline:
+    while (Path(f"/proc/{child}").exists() or home.exists()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not left(str(small))
+    assert not Path(f"/proc/{child}").exists()
+    assert not home.exists()
 
 
 def left(word: str) -> list[int]:

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -67,9 +68,10 @@ class Task:
 def main(arguments: Sequence[str]) -> int:
     """Do a task; return the exit code."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that servers are ended, too
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     number, path = arguments
     task = Task.from_json(Path(path).read_text(encoding="utf-8"))
+    scratch = task.folder.scratch
+    threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     with os.fdopen(int(number), "w", encoding="utf-8", buffering=1 << 16) as out:
         try:
             _run(task, LOADERS[task.loader], out)
@@ -81,10 +83,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(scratch: str) -> None:
     """Wait for the end of the process that holds the other end of standard input."""
     while os.read(0, 1):  # not by way of sys.stdin, whose lock a worker would find taken
         pass
+    shutil.rmtree(scratch, ignore_errors=True)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(_GRACE)
     os.killpg(os.getpgrp(), signal.SIGKILL)
