@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pixsieve.errors import InterruptedRunError, PixsieveError
+from pixsieve.errors import InterruptedRunError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -35,8 +35,11 @@ _CHUNK = 1 << 16
 _TAIL = 3  # lines of what it said
 
 
-class LoaderFailedError(PixsieveError):
-    """A loader raised, crashed, or gave nothing for too long; the message says which."""
+class LoaderFailedError(Exception):
+    """A loader raised, crashed, or gave nothing for too long; the message says which.
+
+    It becomes a finding or a line of a report, so it is none of the errors that callers see.
+    """
 
 
 @contextlib.contextmanager
