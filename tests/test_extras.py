@@ -61,6 +61,7 @@ class Digests(Format):
     """The digest of every image, a file for each shard and one for the whole."""
 
     name = "digests"
+    own = r"[0-9]+-of-[0-9]+\.txt|all\.json"
     wrote: ClassVar[list[str]] = []
 
     def write_shard(self, about: About, shard: Shard, folder: Path) -> list[str]:
@@ -194,9 +195,25 @@ def test_without_the_working_state_the_same_bytes_are_made_again(photos: Path, t
     out = tmp_path / "out"
     before = tree(out)
     clean(str(out))
-    (out / "digests" / "stray.txt").write_text("of a format that nobody knows the files of")
+    for number in (1, 7):
+        (out / "digests" / f"{number}-of-9.txt").write_text("of another export")
     export(photos)
     assert tree(out) == before
+
+
+def test_files_of_others_in_its_folders_stay_whatever_is_chosen(photos: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    export(photos)
+    mine = [out / "digests" / "mine.txt", out / "digests" / "deep" / "a.jpg", out / ".places" / "x"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    clean(str(out))
+    export(photos)
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    export(photos, indexes=(), formats=())
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    assert not (out / "digests" / "all.json").exists()
 
 
 def test_of_a_folder_that_indexes_share_only_what_is_wanted_stays(photos: Path, tmp_path: Path):

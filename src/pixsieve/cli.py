@@ -393,7 +393,8 @@ def pixsieve() -> None:
     ),
     _option(
         "--index", "indexes", multiple=True, metavar="NAME", heading="Writing",
-        help="Write only these index files for loaders; 'none' for none. All by default.",
+        help="Write only these index files for loaders; 'none' for none. By default all but "
+        "energon_sqlite.",
     ),
     _option(
         "--format", "formats", multiple=True, metavar="NAME", heading="Writing",

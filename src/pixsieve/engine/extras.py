@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixsieve.engine.output import place, put
+from pixsieve.engine.output import clear, place, put
 from pixsieve.engine.units import Unit
 from pixsieve.export.files import FileRecord, record, stands
 from pixsieve.export.finished import MEMBER_COLUMNS, members_of
@@ -102,7 +101,7 @@ def _write_format(job: Job, step: Underway, dataset: Dataset, name: str) -> File
     ]
     try:
         if folder.exists() and not any(job.ledger.done(key, Files) for key in keys):
-            shutil.rmtree(folder)  # of another export, or nobody knows any more what is in it
+            clear(folder)  # of another export, or nobody knows any more what is in it
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise storage_error("cannot use", folder, error) from error

@@ -27,6 +27,7 @@ from pixsieve.engine.ledger import Workspace
 from pixsieve.errors import OutputConflictError, UsageError
 from pixsieve.export import dataset
 from pixsieve.export.files import FileRecord
+from pixsieve.export.formats import FORMATS
 from pixsieve.export.indexes import INDEXES
 from pixsieve.export.plan import HASH_DIGITS, shard_stem
 from pixsieve.export.shard import WrittenShard
@@ -51,7 +52,9 @@ _MARK = ".run-"
 ABANDONED_SECONDS = 3600.0
 """A temporary file in a workspace that others may share is nobody's when it is so old."""
 
-_TEMPORARY = re.compile(r"\..+\.[a-z]+\.[0-9a-f]{8}\.tmp")  # all that is written has an extension
+_TEMPORARY = re.compile(
+    r"\.(.+\.[a-z]+|[0-9]{5,}|commit|config)\.[0-9a-f]{8}\.tmp"
+)  # all that is written has an extension
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -396,7 +399,10 @@ def take_over(
         if ours:
             _check_untouched(path)
         if ours and path.name not in names:
-            _remove(path)
+            if path.is_dir():
+                clear(path)
+            else:
+                _remove(path)
         if path.name == dataset.MANIFEST and not same and _damaged(output, before):
             _remove(path)  # of a dataset that is gone; the new intent will not know it
     known = {name for index in INDEXES.values() for name in index.files}
@@ -416,6 +422,27 @@ def take_over(
         files=_files(writer),
     )
     put(control / INTENT, json.dumps(asdict(intent)).encode())
+
+
+def clear(folder: Path) -> None:
+    """Remove what index files or a format have in their folder, and it if nothing else is there.
+
+    What somebody else put there stays.
+    """
+    try:
+        if folder.name in FORMATS:
+            for path in [*FORMATS[folder.name].owned(folder)]:
+                path.unlink(missing_ok=True)
+        for name in (name for index in INDEXES.values() for name in index.files):
+            if name.startswith(f"{folder.name}/"):
+                (folder.parent / name).unlink(missing_ok=True)
+        for place in sorted(folder.rglob("*"), reverse=True):
+            if place.is_dir() and not any(place.iterdir()):
+                place.rmdir()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    except OSError as error:
+        raise storage_error("cannot clear", folder, error) from error
 
 
 def _check_untouched(path: Path) -> None:

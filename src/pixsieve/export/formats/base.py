@@ -6,11 +6,12 @@ and order included; each shard is a unit of work of its own.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pixsieve.export.finished import About, Dataset, Shard
@@ -26,6 +27,16 @@ class Format(ABC):
     """As in ``ImageWriterStage(formats=...)``; its folder in the dataset, too."""
     version: ClassVar[int] = 1
     """Raise it when the same export gets other bytes: the format is then written anew."""
+
+    own: ClassVar[str] = r"(?!)"
+    """Pattern of the names, relative to its folder, that its files have."""
+
+    def owned(self, folder: Path) -> Iterator[Path]:
+        """Yield the files in its folder that it has written: no other is ever removed."""
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and re.fullmatch(self.own, name):
+                yield path
 
     def check(self) -> None:  # noqa: B027  # most need no more than the core has
         """Raise ``PlanError``, with the line that installs it, unless its library is there.

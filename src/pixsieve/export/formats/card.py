@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from pixsieve.export.indexes import markdown
 from pixsieve.export.indexes.card import hub_splits
 
 if TYPE_CHECKING:
@@ -27,4 +28,4 @@ def card(dataset: Dataset, paths: Callable[[Sequence[Shard]], list[str]]) -> byt
         f"- {name}: {sum(shard.samples for shard in shards)} images\n"
         for name, shards in splits.items()
     )
-    return f"---\n{text}---\n\n# {dataset.name}\n\n{counts}".encode()
+    return f"---\n{text}---\n\n# {markdown.text(dataset.name)}\n\n{counts}".encode(errors="replace")

@@ -19,7 +19,7 @@ from pixsieve.storage.local import sync_folder
 from pixsieve.storage.portable import convert
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pixsieve.export.finished import About, Dataset, Shard
 
@@ -42,6 +42,17 @@ class ImagefolderFormat(Format):
     """
 
     name = "imagefolder"
+
+    own = r"README\.md|([^/]+/)?metadata\.parquet"
+
+    def owned(self, folder: Path) -> Iterator[Path]:
+        """Yield the tables, and before them the images that they name."""
+        for table in sorted(folder.rglob(METADATA)):
+            for name in tables.read_table(str(table), [_FILE_NAME])[_FILE_NAME].to_pylist():
+                path = table.parent / name
+                if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+                    yield path
+        yield from super().owned(folder)
 
     def write_shard(self, about: About, shard: Shard, folder: Path) -> list[str]:
         rows = about.images(shard, ["class_name", "member_name"])

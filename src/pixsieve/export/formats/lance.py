@@ -37,6 +37,7 @@ class LanceFormat(Format):
     """
 
     name = "lance"
+    own = r"data/shard-[0-9]{5,}\.lance|(_versions|_transactions)/[^/]+"
 
     def check(self) -> None:
         check_library(self.name, "pylance", "lance")

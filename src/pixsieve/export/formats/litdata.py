@@ -34,6 +34,7 @@ class LitdataFormat(Format):
     """
 
     name = "litdata"
+    own = r"([^/]+/)?(index\.json|chunk-[0-9]+-[0-9]+\.bin)"
 
     def check(self) -> None:
         check_library(self.name, "litdata", "litdata")

@@ -36,6 +36,7 @@ class MdsFormat(Format):
     """
 
     name = "mds"
+    own = r"([^/]+/)?(index\.json|shard\.[0-9]{5,}(\.[0-9]+)?\.mds)"
 
     def check(self) -> None:
         check_library(self.name, "mosaicml-streaming", "streaming")

@@ -46,6 +46,7 @@ class ParquetFormat(Format):
     """
 
     name = "parquet"
+    own = r"README\.md|.+-[0-9]{5,}-of-[0-9]{5,}\.parquet"
 
     def write_shard(self, about: About, shard: Shard, folder: Path) -> list[str]:
         check_sizes(about, shard)

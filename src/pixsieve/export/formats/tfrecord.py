@@ -50,6 +50,7 @@ class TfrecordFormat(Format):
     """
 
     name = "tfrecord"
+    own = r"feature_spec\.json|.+-[0-9]{5,}-of-[0-9]{5,}\.tfrecord"
 
     def check(self) -> None:
         check_library(self.name, "google-crc32c", "google_crc32c")
