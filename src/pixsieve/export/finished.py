@@ -86,16 +86,14 @@ class About:
     card: Mapping[str, str] = field(default_factory=dict)
     privacy: str = PRIVACY
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the values; a schema that is pickled forgets how elements of lists are called."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return values | {"columns": self.columns.serialize().to_pybytes()}
+    def __reduce__(self) -> tuple[object, ...]:
+        """Return how to make it again.
 
-    def __setstate__(self, values: dict[str, Any]) -> None:
-        """Set the values."""
-        columns = pa.ipc.read_schema(pa.py_buffer(values["columns"]))
-        for name, value in (values | {"columns": columns}).items():
-            object.__setattr__(self, name, value)
+        A schema that is pickled forgets how the elements of lists are called.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        columns = values.pop("columns").serialize().to_pybytes()
+        return _made_again, (type(self), values, columns)
 
     def sidecar(self, shard: Shard, columns: Sequence[str] | None = None) -> pa.Table:
         """Return the rows of a shard, in tar order."""
@@ -120,9 +118,6 @@ class Dataset(About):
 
     shards: tuple[Shard, ...]
 
-    __getstate__ = About.__getstate__
-    __setstate__ = About.__setstate__
-
     @property
     def about(self) -> About:
         """All of it but the shards: what a unit of work over one of them is told."""
@@ -136,6 +131,10 @@ class Dataset(About):
             split: tuple(shards)
             for split, shards in itertools.groupby(self.shards, lambda shard: shard.split)
         }
+
+
+def _made_again(kind: type[About], values: dict[str, Any], columns: bytes) -> About:
+    return kind(**values, columns=pa.ipc.read_schema(pa.py_buffer(columns)))
 
 
 class Members(NamedTuple):
