@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pixsieve.engine.output import clear, place, put
-from pixsieve.engine.units import Unit
+from pixsieve.engine.units import Context, Unit
 from pixsieve.export.files import FileRecord, record, stands
-from pixsieve.export.finished import MEMBER_COLUMNS, members_of
+from pixsieve.export.finished import MEMBER_COLUMNS, About, members_of
 from pixsieve.export.formats import FORMATS
 from pixsieve.export.indexes import INDEXES
 from pixsieve.export.indexes.base import Desk
@@ -23,11 +24,10 @@ from pixsieve.fingerprint import fingerprint
 from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from pixsieve.engine.job import Job, Underway
-    from pixsieve.engine.units import Context
-    from pixsieve.export.finished import About, Dataset, Shard
+    from pixsieve.export.finished import Dataset, Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +42,15 @@ class Files:
         return ()
 
 
+Make = Callable[[Context], Files]
+
+
 def write_indexes(job: Job, dataset: Dataset, names: Sequence[str]) -> Files:
     """Write the index files of those names."""
     beside = [name for name in names if INDEXES[name].suffix is not None]
     versions = [(name, INDEXES[name].version) for name in names]
     scratch = job.ledger.root / "tables"
-    work: list[tuple[str, str, Callable[..., Files]]] = []
+    work: list[tuple[str, str, Make]] = []
     if beside:
         work += [
             (
@@ -57,9 +60,9 @@ def write_indexes(job: Job, dataset: Dataset, names: Sequence[str]) -> Files:
             )
             for shard in dataset.shards
         ]
-    known = dataclasses.replace(dataset.about, folder=Path())
+    told = [each.name for each in dataclasses.fields(About)]
     described = fingerprint(
-        [(name, getattr(known, name)) for name in _DESCRIBING],
+        [(name, getattr(dataset, name)) for name in told if name not in ("folder", "columns")],
         str(dataset.columns),
         [shard.sidecar.sha256 for shard in dataset.shards],
     )
@@ -73,15 +76,9 @@ def write_indexes(job: Job, dataset: Dataset, names: Sequence[str]) -> Files:
         if INDEXES[name].files
     ]
     with job.step("index files", len(work), "units") as step:
-        found = _drive(job, step, work)
+        found = _drive(job, step, dataset.folder, work)
         step.facts = {"files": sum(len(each.files) for each in found)}
     return _joined(found)
-
-
-_DESCRIBING = (
-    "name", "prefix", "hash", "plan_sha256", "samples", "contents", "counts", "reasons", "inputs",
-    "recipe", "card",
-)  # fmt: skip
 
 
 def write_formats(job: Job, dataset: Dataset, names: Sequence[str]) -> Files:
@@ -105,7 +102,7 @@ def _write_format(job: Job, step: Underway, dataset: Dataset, name: str) -> File
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise storage_error("cannot use", folder, error) from error
-    work: list[tuple[str, str, Callable[..., Files]]] = [
+    work: list[tuple[str, str, Make]] = [
         (
             key,
             f"{name} of {shard.tar.name}",
@@ -113,14 +110,16 @@ def _write_format(job: Job, step: Underway, dataset: Dataset, name: str) -> File
         )
         for key, shard in zip(keys, dataset.shards, strict=True)
     ]
-    written = _drive(job, step, work)
+    written = _drive(job, step, dataset.folder, work)
     inside = [[file.name.partition("/")[2] for file in each.files] for each in written]
     key = fingerprint(
         "format as a whole", name, made.version, dataset.plan_sha256, str(dataset.columns),
         [[file.sha256 for file in each.files] for each in written],
     )  # fmt: skip
     bound = functools.partial(_finish, name, dataset, inside)
-    (finished,) = _drive(job, step, [(key, f"{name} as a whole", bound)], counted=False)
+    (finished,) = _drive(
+        job, step, dataset.folder, [(key, f"{name} as a whole", bound)], counted=False
+    )
     found = _joined([*written, finished])
     listed = [file for file in found.files if made.is_listed(file.name.partition("/")[2])]
     return dataclasses.replace(found, files=tuple(listed))
@@ -136,18 +135,22 @@ def _joined(found: Sequence[Files]) -> Files:
 def _drive(
     job: Job,
     step: Underway,
-    work: Sequence[tuple[str, str, Callable[..., Files]]],
+    folder: Path,
+    work: Sequence[tuple[str, str, Make]],
     *,
     counted: bool = True,
 ) -> list[Files]:
-    """Run units of (fingerprint, name, what to do); the results are in their order."""
+    """Run units of (fingerprint, name, what to do); the results are in their order.
+
+    ``folder`` is the dataset's, to which the names of files are relative.
+    """
     keys = {name: key for key, name, _ in work}
     found: dict[str, Files] = {}
 
     def units() -> Iterator[Unit]:
         for key, name, make in work:
             expected = job.ledger.done(key, Files)
-            yield Unit(name=name, work=functools.partial(make, expected))
+            yield Unit(name=name, work=functools.partial(_made, folder, expected, make))
 
     for done in job.drive(units(), step):
         key = keys[done.unit.name]
@@ -158,32 +161,24 @@ def _drive(
     return [found[key] for key, _, _ in work]
 
 
-def _stand(folder: Path, expected: Files | None) -> Files | None:
-    """Return what was written before, if all of it is as it was."""
-    if expected is None or not all(stands(folder, file) for file in expected.files):
-        return None
-    return dataclasses.replace(expected, written=False)
-
-
-def _index_shard(
-    names: Sequence[str], about: About, shard: Shard, expected: Files | None, context: Context
+def _made(
+    folder: Path, expected: Files | None, make: Callable[[Context], Files], context: Context
 ) -> Files:
+    """Return what was written before, if all of it is as it was; else write it."""
+    if expected is not None and all(stands(folder, file) for file in expected.files):
+        return dataclasses.replace(expected, written=False)
+    return make(context)
+
+
+def _index_shard(names: Sequence[str], about: About, shard: Shard, context: Context) -> Files:
     del context
-    standing = _stand(about.folder, expected)
-    if standing is not None:
-        return standing
     members = members_of(about.sidecar(shard, MEMBER_COLUMNS))
     stem = shard.tar.name.removesuffix(".tar")
     files = {f"{stem}{INDEXES[name].suffix}": INDEXES[name].of_shard(members) for name in names}
     return _written(about.folder, files)
 
 
-def _index_dataset(
-    name: str, dataset: Dataset, scratch: Path, expected: Files | None, context: Context
-) -> Files:
-    standing = _stand(dataset.folder, expected)
-    if standing is not None:
-        return standing
+def _index_dataset(name: str, dataset: Dataset, scratch: Path, context: Context) -> Files:
     with tempfile.TemporaryDirectory(prefix=".index.", suffix=".tmp", dir=scratch) as empty:
         desk = Desk(scratch=Path(empty), guard=context.guard)
         return _written(dataset.folder, INDEXES[name].of_dataset(dataset, desk))
@@ -201,13 +196,8 @@ def _written(folder: Path, files: dict[str, bytes] | dict[str, bytes | Path]) ->
     return Files(files=tuple(record(folder, name) for name in files), written=wrote)
 
 
-def _convert(
-    name: str, about: About, shard: Shard, expected: Files | None, context: Context
-) -> Files:
+def _convert(name: str, about: About, shard: Shard, context: Context) -> Files:
     del context
-    standing = _stand(about.folder, expected)
-    if standing is not None:
-        return standing
     files = FORMATS[name].write_shard(about, shard, about.folder / name)
     found = tuple(record(about.folder, f"{name}/{file}") for file in files)
     return Files(files=found, written=True)
@@ -217,13 +207,9 @@ def _finish(
     name: str,
     dataset: Dataset,
     written: Sequence[Sequence[str]],
-    expected: Files | None,
     context: Context,
 ) -> Files:
     del context
-    standing = _stand(dataset.folder, expected)
-    if standing is not None:
-        return standing
     files = FORMATS[name].finish(dataset, written, dataset.folder / name)
     found = tuple(record(dataset.folder, f"{name}/{file}") for file in files)
     return Files(files=found, written=True)

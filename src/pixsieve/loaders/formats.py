@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from pixsieve.loaders.base import Loader, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from pixsieve.loaders.base import Folder
+    from pixsieve.loaders.base import Folder, Passes
 
 INDEX = "index.json"
 COLUMNS = ("key", "image", "width", "height", "caption")
@@ -33,6 +33,31 @@ def parts_of(place: str) -> list[str]:
     if (Path(place) / INDEX).exists():
         return [place]
     return sorted(str(path.parent) for path in Path(place).glob(f"*/{INDEX}"))
+
+
+class Each:
+    """Applies a function to each row of a batch; can be sent to other processes."""
+
+    def __init__(self, make: Any) -> None:
+        self._make = make
+
+    def __call__(self, rows: list[dict[str, Any]]) -> list[Sample]:
+        return [self._make(row) for row in rows]
+
+
+def through_workers(kind: Any, parts: Sequence[object], workers: int) -> Passes:
+    """Return what starts a pass over datasets, by a data loader of a kind like PyTorch's."""
+    loaders = [
+        kind(
+            part,
+            batch_size=64,
+            collate_fn=Each(sample_of),
+            num_workers=workers,
+            persistent_workers=True,
+        )
+        for part in parts
+    ]
+    return lambda: (sample for loader in loaders for batch in loader for sample in batch)
 
 
 def sample_of(row: Mapping[str, Any]) -> Sample:

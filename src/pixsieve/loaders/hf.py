@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pixsieve.loaders import sidecars
 from pixsieve.loaders.base import Folder, How, Loader, Passes, Sample, sample_of
-from pixsieve.loaders.formats import COLUMNS, FormatLoader
+from pixsieve.loaders.formats import COLUMNS, Each, FormatLoader
 from pixsieve.loaders.sidecars import SidecarLoader
 
 if TYPE_CHECKING:
@@ -61,16 +61,6 @@ def passes_over(parts: list[Any], make: Any, workers: int) -> Passes:
         persistent_workers=True,
     )
     return lambda: (sample for batch in loader for sample in batch)
-
-
-class Each:
-    """Applies a function to each row of a batch; can be sent to other processes."""
-
-    def __init__(self, make: Any) -> None:
-        self._make = make
-
-    def __call__(self, rows: list[dict[str, Any]]) -> list[Sample]:
-        return [self._make(row) for row in rows]
 
 
 class Decoded:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pixsieve.loaders.formats import FormatLoader, parts_of, sample_of
-from pixsieve.loaders.hf import Each
+from pixsieve.loaders.formats import Each, FormatLoader, parts_of, sample_of, through_workers
 from pixsieve.loaders.sidecars import SidecarLoader
 
 if TYPE_CHECKING:
@@ -80,15 +79,4 @@ class LitdataChunksLoader(FormatLoader):
         ]
         if not how.workers:
             return lambda: (sample_of(row) for part in parts for row in part)
-
-        loaders = [
-            StreamingDataLoader(
-                part,
-                batch_size=64,
-                collate_fn=Each(sample_of),
-                num_workers=how.workers,
-                persistent_workers=True,
-            )
-            for part in parts
-        ]
-        return lambda: (sample for loader in loaders for batch in loader for sample in batch)
+        return through_workers(StreamingDataLoader, parts, how.workers)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pixsieve.loaders.formats import FormatLoader, parts_of, sample_of
-from pixsieve.loaders.hf import Each
+from pixsieve.loaders.formats import FormatLoader, parts_of, sample_of, through_workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,17 +32,7 @@ class MdsLoader(FormatLoader):
             for part in parts_of(self.place(folder))
         ]
         if how.workers:
-            loaders = [
-                DataLoader(
-                    part,
-                    batch_size=64,
-                    collate_fn=Each(sample_of),
-                    num_workers=how.workers,
-                    persistent_workers=True,
-                )
-                for part in parts
-            ]
-            return lambda: (sample for loader in loaders for batch in loader for sample in batch)
+            return through_workers(DataLoader, parts, how.workers)
 
         def start() -> Iterator[Sample]:
             for part in parts:
