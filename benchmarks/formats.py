@@ -113,7 +113,8 @@ def _round(source: corpus.Corpus, folder: Path, reports: Reports) -> None:
 
     shutil.rmtree(target, ignore_errors=True)
     for name in INDEXES:
-        export(f"index {name}", name)
+        beside = "energon," if name == "energon_sqlite" else ""
+        export(f"index {beside}{name}", f"{beside}{name}")
     for name in _installed():
         export(f"format {name}", "", name)
     export("no index", "")

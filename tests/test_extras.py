@@ -281,6 +281,32 @@ def test_what_was_changed_by_hand_is_not_written_over(photos: Path, tmp_path: Pa
     assert path.read_text() == "by hand"
 
 
+@pytest.mark.parametrize("wanted", [("places",), ()])
+def test_of_an_index_file_that_is_not_as_it_was_written_a_copy_is_kept(
+    photos: Path, tmp_path: Path, wanted: tuple[str, ...]
+):
+    export(photos)
+    out = tmp_path / "out"
+    before = (out / ".places" / "big.bin").read_bytes()
+    (out / ".places" / "big.bin").write_text("mine")
+    result = export(photos, indexes=wanted)
+    kept = out / ".pixsieve" / "replaced" / ".places" / "big.bin"
+    assert kept.read_text() == "mine"
+    assert any(str(kept) in note for note in result.notes)
+    if wanted:
+        assert (out / ".places" / "big.bin").read_bytes() == before
+    assert not export(photos, indexes=wanted).notes
+
+
+def test_what_stands_in_a_shared_folder_is_not_written_over(photos: Path, tmp_path: Path):
+    export(photos, indexes=("energon",), formats=())
+    database = tmp_path / "out" / ".nv-meta" / "index.sqlite"
+    database.write_text("of another tool")
+    with pytest.raises(OutputConflictError, match=r"index\.sqlite is in the way"):
+        export(photos, indexes=("energon", "energon_sqlite"), formats=())
+    assert database.read_text() == "of another tool"
+
+
 def test_a_file_of_that_name_is_nobodys_business_where_it_is_not_wanted(
     photos: Path, tmp_path: Path
 ):

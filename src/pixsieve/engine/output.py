@@ -26,7 +26,7 @@ from pixsieve.engine.claim import claim
 from pixsieve.engine.ledger import Workspace
 from pixsieve.errors import OutputConflictError, UsageError
 from pixsieve.export import dataset
-from pixsieve.export.files import FileRecord
+from pixsieve.export.files import FileRecord, stands
 from pixsieve.export.formats import FORMATS
 from pixsieve.export.indexes import INDEXES
 from pixsieve.export.plan import HASH_DIGITS, shard_stem
@@ -36,7 +36,7 @@ from pixsieve.storage import LocalStorage
 from pixsieve.storage.local import storage_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from pixsieve.engine.work import Planned
     from pixsieve.export.writer import ImageWriterStage
@@ -46,6 +46,7 @@ CONTROL = ".pixsieve"
 """Hidden folder in the output: the claim, what an unfinished run may have written, and the
 workspace."""
 INTENT = "intent.json"
+REPLACED = "replaced"
 _DROPPED = dataset.DROPPED.partition("/")[0]
 _MARK = ".run-"
 
@@ -367,8 +368,12 @@ def take_over(
     name: str,
     control: Path,
     manifest: Mapping[str, Any] | None,
-) -> None:
+) -> tuple[str, ...]:
     """Note which files this run may write; remove those of an unfinished run that it will not.
+
+    Returns:
+        Names of index files that are not as they were written. As it cannot be told whether they
+        are damaged or changed by hand, copies of them are kept in the control folder.
 
     Raises:
         OutputConflictError: the folder holds a finished dataset of other inputs.
@@ -388,14 +393,14 @@ def take_over(
     }
     names |= {_DROPPED, dataset.RECIPE, *more}
     listed = {file["name"].partition("/")[0] for file in manifest["files"]} if manifest else set()
+    known = {name for index in INDEXES.values() for name in index.files}
+    changed = _changed(output, manifest, known)
+    for file in changed:
+        _put_aside(output / file, control / REPLACED / file)
     for path in sorted(output.iterdir()):
         ours = path.name in listed or (before is not None and before.covers(path.name))
         if path.name in names and not ours and path.name not in (_DROPPED, dataset.RECIPE):
-            msg = (
-                f"{path} is in the way and not pixsieve's; move it away, choose another output "
-                "folder, or leave out the index or format that has this name"
-            )
-            raise OutputConflictError(msg)
+            raise _in_the_way(path)
         if ours:
             _check_untouched(path)
         if ours and path.name not in names:
@@ -405,9 +410,11 @@ def take_over(
                 _remove(path)
         if path.name == dataset.MANIFEST and not same and _damaged(output, before):
             _remove(path)  # of a dataset that is gone; the new intent will not know it
-    known = {name for index in INDEXES.values() for name in index.files}
     theirs = {file["name"] for file in manifest["files"]} if manifest else set()
     theirs |= set(before.files) if before else set()
+    for file in sorted(set(_files(writer)) - theirs):
+        if "/" in file and (output / file).exists():
+            raise _in_the_way(output / file)
     for file in sorted(theirs & known - set(_files(writer))):
         if "/" in file and (output / file).exists():  # in a folder that other indexes share
             _remove(output / file)
@@ -422,6 +429,35 @@ def take_over(
         files=_files(writer),
     )
     put(control / INTENT, json.dumps(asdict(intent)).encode())
+    return changed
+
+
+def _put_aside(path: Path, kept: Path) -> None:
+    """Keep a copy of a file that will be written over."""
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, kept)
+    except OSError as error:
+        raise storage_error("cannot keep a copy of", path, error) from error
+
+
+def _in_the_way(path: Path) -> OutputConflictError:
+    return OutputConflictError(
+        f"{path} is in the way and not pixsieve's; move it away, choose another output folder, or "
+        "leave out the index or format that has this name"
+    )
+
+
+def _changed(
+    output: Path, manifest: Mapping[str, Any] | None, known: Collection[str]
+) -> tuple[str, ...]:
+    """Return the index files that are not as the manifest says: damaged, or changed by hand."""
+    files = [FileRecord(**file) for file in manifest["files"]] if manifest else []
+    return tuple(
+        file.name
+        for file in files
+        if file.name in known and (output / file.name).is_file() and not stands(output, file)
+    )
 
 
 def clear(folder: Path) -> None:

@@ -210,7 +210,11 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     for warning in told:
         job.progress.log(f"warning: {warning}")
     name_hash = output.name_hash(writer, planned, job.recipe, job.control, manifest)
-    output.take_over(writer, planned, job.recipe, name_hash, job.control, manifest)
+    replaced = [
+        f"{file} was not as it was written; a copy of it is kept: "
+        f"{job.control / output.REPLACED / file}"
+        for file in output.take_over(writer, planned, job.recipe, name_hash, job.control, manifest)
+    ]
     exported = _export(job, planned, name_hash, manifest)
     shards_done = tuple(done.shard for done in exported)
     account = _account(job, parts, selected, manifest)
@@ -221,7 +225,7 @@ def _run(job: Job, shards: Iterator[SourceShard]) -> RunResult:
     ]
     wrote = _commit(job, made, account, more, manifest) or any(each.written for each in more)
     return result(
-        notes=(*result.keywords["notes"], *told),
+        notes=(*result.keywords["notes"], *told, *replaced),
         output_dir=Path(writer.output_dir),
         shards=tuple(shard.tar.name for shard in shards_done),
         timings=tuple(job.timings),
