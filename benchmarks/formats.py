@@ -23,7 +23,7 @@ import warm_memory
 from rich.console import Console
 from rich.table import Table
 
-from pixsieve.errors import PlanError
+from pixsieve.errors import MissingExtraError
 from pixsieve.export.formats import FORMATS
 from pixsieve.export.indexes import DEFAULT, INDEXES
 
@@ -135,7 +135,7 @@ def _installed() -> list[str]:
     for name, each in FORMATS.items():
         try:
             each.check()
-        except PlanError:
+        except MissingExtraError:
             continue
         found.append(name)
     return found

@@ -39,7 +39,7 @@ class Format(ABC):
                 yield path
 
     def check(self) -> None:  # noqa: B027  # most need no more than the core has
-        """Raise ``PlanError``, with the line that installs it, unless its library is there.
+        """Raise ``MissingExtraError``, with the line that installs it, unless its library is there.
 
         Called before any work; must be quick.
         """
