@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pixsieve.engine.output import clear, place, put
+from pixsieve.engine.output import clear, place, put_together
 from pixsieve.engine.units import Context, Unit
 from pixsieve.export.files import FileRecord, record, stands
 from pixsieve.export.finished import MEMBER_COLUMNS, About, members_of
@@ -42,6 +42,8 @@ class Files:
         return ()
 
 
+_RUN = 8
+"""Shards whose index files are one unit of work: a file costs more than what is in it."""
 Make = Callable[[Context], Files]
 
 
@@ -52,13 +54,16 @@ def write_indexes(job: Job, dataset: Dataset, names: Sequence[str]) -> Files:
     scratch = job.ledger.root / "tables"
     work: list[tuple[str, str, Make]] = []
     if beside:
+        runs = [
+            dataset.shards[start : start + _RUN] for start in range(0, len(dataset.shards), _RUN)
+        ]
         work += [
             (
-                fingerprint("index files", versions, shard),
-                f"index files of {shard.tar.name}",
-                functools.partial(_index_shard, beside, dataset.about, shard),
+                fingerprint("index files", versions, shards),
+                f"index files from {shards[0].tar.name} on",
+                functools.partial(_index_shards, beside, dataset.about, shards),
             )
-            for shard in dataset.shards
+            for shards in runs
         ]
     told = [each.name for each in dataclasses.fields(About)]
     described = fingerprint(
@@ -170,11 +175,16 @@ def _made(
     return make(context)
 
 
-def _index_shard(names: Sequence[str], about: About, shard: Shard, context: Context) -> Files:
+def _index_shards(
+    names: Sequence[str], about: About, shards: Sequence[Shard], context: Context
+) -> Files:
     del context
-    members = members_of(about.sidecar(shard, MEMBER_COLUMNS))
-    stem = shard.tar.name.removesuffix(".tar")
-    files = {f"{stem}{INDEXES[name].suffix}": INDEXES[name].of_shard(members) for name in names}
+    files = {}
+    for shard in shards:
+        members = members_of(about.sidecar(shard, MEMBER_COLUMNS))
+        stem = shard.tar.name.removesuffix(".tar")
+        for name in names:
+            files[f"{stem}{INDEXES[name].suffix}"] = INDEXES[name].of_shard(members)
     return _written(about.folder, files)
 
 
@@ -185,14 +195,16 @@ def _index_dataset(name: str, dataset: Dataset, scratch: Path, context: Context)
 
 
 def _written(folder: Path, files: dict[str, bytes] | dict[str, bytes | Path]) -> Files:
-    wrote = False
-    for name, content in files.items():
-        path = folder / name
+    for parent in {(folder / name).parent for name in files}:
         try:
-            path.parent.mkdir(exist_ok=True)
+            parent.mkdir(exist_ok=True)
         except OSError as error:
-            raise storage_error("cannot make", path.parent, error) from error
-        wrote |= place(path, content) if isinstance(content, Path) else put(path, content)
+            raise storage_error("cannot make", parent, error) from error
+    small = {folder / name: data for name, data in files.items() if isinstance(data, bytes)}
+    wrote = put_together(small)
+    for name, made in files.items():
+        if isinstance(made, Path):
+            wrote |= place(folder / name, made)
     return Files(files=tuple(record(folder, name) for name in files), written=wrote)
 
 

@@ -554,16 +554,25 @@ def known_shards(manifest: Mapping[str, Any] | None) -> dict[str, WrittenShard]:
 
 def put(path: Path, data: bytes) -> bool:
     """Write a small file, unless it has these bytes; return whether it was written."""
-    try:
-        if path.read_bytes() == data:
-            return False
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise storage_error("cannot read", path, error) from error
-    with LocalStorage().create(str(path)) as sink:
-        sink.write(data)
-    return True
+    return put_together({path: data})
+
+
+def put_together(files: Mapping[Path, bytes]) -> bool:
+    """Write small files, unless they have these bytes; return whether any was written."""
+    lacking = {}
+    for path, data in files.items():
+        try:
+            if path.read_bytes() != data:
+                lacking[path] = data
+        except FileNotFoundError:
+            lacking[path] = data
+        except OSError as error:
+            raise storage_error("cannot read", path, error) from error
+    if lacking:
+        with LocalStorage().create_together(list(map(str, lacking))) as sinks:
+            for sink, data in zip(sinks, lacking.values(), strict=True):
+                sink.write(data)
+    return bool(lacking)
 
 
 def place(path: Path, made: Path) -> bool:

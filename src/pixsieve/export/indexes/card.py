@@ -51,6 +51,7 @@ class CardIndex(Index):
     """
 
     name = "card"
+    version = 2
     files = ("README.md", "samples.jpg")
 
     def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:

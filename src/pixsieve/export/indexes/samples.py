@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from pixsieve.export.finished import Dataset
     from pixsieve.scorers.guard import Guard
 
-MOST = 20
+MOST = 12
 SIDE = 160
-_COLUMNS = 5
+_COLUMNS = 4
 _GAP = 8
 _PAPER = "#ffffff"
 _MISSING = "#d0d0d0"
@@ -26,7 +26,7 @@ _QUALITY = 85
 
 
 def picture(dataset: Dataset, guard: Guard) -> bytes:
-    """Return a JPEG with thumbnails of up to 20 samples, evenly spaced over the export.
+    """Return a JPEG with thumbnails of up to 12 samples, evenly spaced over the export.
 
     They are upright, in the order of the export, row by row, at most 160 pixels wide and high. An
     image that cannot be decoded, or that ended a worker, is a grey square.
@@ -70,11 +70,13 @@ def _images(dataset: Dataset) -> Iterator[bytes]:
 
 def _thumbnail(data: bytes) -> Image.Image:
     try:
-        pixels = image.decode(data, image.probe(data), min_side=SIDE)
+        header = image.probe(data)
+        longer, shorter = max(header.width, header.height), min(header.width, header.height)
+        pixels = image.decode(data, header, min_side=-(-SIDE * shorter // longer))
     except image.ImageProblemError:
         return _missing()
     thumbnail = Image.fromarray(pixels)
-    thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    thumbnail.thumbnail((SIDE, SIDE), Image.Resampling.HAMMING)
     return thumbnail
 
 
