@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from pixsieve.engine.output import clear, place, put_together
 from pixsieve.engine.units import Context, Unit
-from pixsieve.export.files import FileRecord, record, stands
+from pixsieve.export.files import FileRecord, record, record_of, stands
 from pixsieve.export.finished import MEMBER_COLUMNS, About, members_of
 from pixsieve.export.formats import FORMATS
 from pixsieve.export.indexes import INDEXES
@@ -71,15 +71,11 @@ def write_indexes(job: Job, dataset: Dataset, names: Sequence[str]) -> Files:
         str(dataset.columns),
         [shard.sidecar.sha256 for shard in dataset.shards],
     )
-    work += [
-        (
-            fingerprint("index", name, INDEXES[name].version, described),
-            f"index {name}",
-            functools.partial(_index_dataset, name, dataset, scratch),
-        )
-        for name in names
-        if INDEXES[name].files
-    ]
+    whole = [name for name in names if INDEXES[name].files]
+    if whole:
+        key = fingerprint("index files of the dataset", versions, described)
+        bound = functools.partial(_index_dataset, whole, dataset, scratch)
+        work.append((key, "index files of the dataset", bound))
     with job.step("index files", len(work), "units") as step:
         found = _drive(job, step, dataset.folder, work)
         step.facts = {"files": sum(len(each.files) for each in found)}
@@ -188,10 +184,15 @@ def _index_shards(
     return _written(about.folder, files)
 
 
-def _index_dataset(name: str, dataset: Dataset, scratch: Path, context: Context) -> Files:
+def _index_dataset(
+    names: Sequence[str], dataset: Dataset, scratch: Path, context: Context
+) -> Files:
     with tempfile.TemporaryDirectory(prefix=".index.", suffix=".tmp", dir=scratch) as empty:
         desk = Desk(scratch=Path(empty), guard=context.guard)
-        return _written(dataset.folder, INDEXES[name].of_dataset(dataset, desk))
+        files: dict[str, bytes | Path] = {}
+        for name in names:
+            files |= INDEXES[name].of_dataset(dataset, desk)
+        return _written(dataset.folder, files)
 
 
 def _written(folder: Path, files: dict[str, bytes] | dict[str, bytes | Path]) -> Files:
@@ -205,7 +206,11 @@ def _written(folder: Path, files: dict[str, bytes] | dict[str, bytes | Path]) ->
     for name, made in files.items():
         if isinstance(made, Path):
             wrote |= place(folder / name, made)
-    return Files(files=tuple(record(folder, name) for name in files), written=wrote)
+    found = (
+        record(folder, name) if isinstance(made, Path) else record_of(name, made)
+        for name, made in files.items()
+    )
+    return Files(files=tuple(found), written=wrote)
 
 
 def _convert(name: str, about: About, shard: Shard, context: Context) -> Files:

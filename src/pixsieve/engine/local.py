@@ -98,7 +98,7 @@ class LocalSession:
         self.capacity = 2 * workers  # the next unit is at hand when one ends
         self._seconds = sample_cpu_seconds
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["pixsieve.engine.work"])
+        self._context.set_forkserver_preload(["pixsieve.engine.work", "pixsieve.engine.extras"])
         self._waiting: deque[tuple[Unit, Mapping[int, Problem]]] = deque()
         self._wanted = workers
         self._workers: list[_Worker] = []

@@ -25,6 +25,11 @@ def record(folder: Path, name: str) -> FileRecord:
     return FileRecord(name=name, size=path.stat().st_size, sha256=seal(path))
 
 
+def record_of(name: str, data: bytes | memoryview) -> FileRecord:
+    """Return the record of a file that has these bytes."""
+    return FileRecord(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
 def stands(folder: Path, expected: FileRecord) -> bool:
     """Tell whether a file is there, whole and as it was."""
     path = folder / expected.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from pixsieve import image, schema
-from pixsieve.export.files import FileRecord
+from pixsieve.export.files import FileRecord, record_of
 from pixsieve.export.imaging import Made, Source, make
 from pixsieve.export.members import Sibling
 from pixsieve.export.stream import TarStream
@@ -119,10 +118,7 @@ def write_shard(
         data = tables.table_bytes(sidecar, tables.DATASET)
         sidecar_sink.write(data)
         files.check_unchanged()
-    record = FileRecord(
-        name=f"{stem}.parquet", size=len(data), sha256=hashlib.sha256(data).hexdigest()
-    )
-    return record, len(made)
+    return record_of(f"{stem}.parquet", data), len(made)
 
 
 class _Row(NamedTuple):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pixsieve.export.finished import Dataset
     from pixsieve.scorers.guard import Guard
 
-MOST = 12
+MOST = 8
 SIDE = 160
 _COLUMNS = 4
 _GAP = 8
@@ -26,7 +26,7 @@ _QUALITY = 85
 
 
 def picture(dataset: Dataset, guard: Guard) -> bytes:
-    """Return a JPEG with thumbnails of up to 12 samples, evenly spaced over the export.
+    """Return a JPEG with thumbnails of up to 8 samples, evenly spaced over the export.
 
     They are upright, in the order of the export, row by row, at most 160 pixels wide and high. An
     image that cannot be decoded, or that ended a worker, is a grey square.
