@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
+from pixsieve.errors import StorageError
 from pixsieve.export.indexes.base import Desk
 from pixsieve.export.indexes.energon_sqlite import EnergonSqliteIndex
 from pixsieve.scorers.guard import NoGuard
@@ -125,3 +126,9 @@ def test_energon_finds_samples_by_key(tmp_path):
         data = tars[place.tar_file_id].read_bytes()
         with tarfile.open(fileobj=io.BytesIO(data[place.byte_offset :][: place.byte_size])) as tar:
             assert {name.partition(".")[0] for name in tar.getnames()} == {key}
+
+
+def test_a_place_that_cannot_be_written_to_is_told(tmp_path):
+    desk = Desk(tmp_path / "gone", NoGuard())
+    with pytest.raises(StorageError, match=r"cannot write .*index\.sqlite: unable to open"):
+        EnergonSqliteIndex().of_dataset(exports.plain(tmp_path / "out"), desk)

@@ -7,6 +7,7 @@ import sqlite3
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from pixsieve.errors import StorageError
 from pixsieve.export import tar
 from pixsieve.export.finished import MEMBER_COLUMNS, members_of
 from pixsieve.export.indexes.base import Index
@@ -61,23 +62,30 @@ class EnergonSqliteIndex(Index):
     def of_dataset(self, dataset: Dataset, desk: Desk) -> dict[str, bytes | Path]:
         """Return the database, made in the folder for such."""
         path = desk.scratch / "index.sqlite"
-        shards = sorted(dataset.shards, key=lambda shard: shard.tar.name)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
-            # What fails is made anew, in a new file: nothing has to be rolled back.
-            database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
-            database.executescript(_TABLES)
-            for number, shard in enumerate(shards):
-                members = members_of(dataset.sidecar(shard, MEMBER_COLUMNS))
-                database.execute("BEGIN")
-                database.executemany(
-                    "INSERT INTO samples VALUES (?, ?, ?, ?, ?)", _samples(number, members)
-                )
-                database.executemany(
-                    "INSERT INTO sample_parts VALUES (?, ?, ?, ?, ?)", _parts(number, members)
-                )
-                database.execute("COMMIT")
-            database.executescript(_INDEXES)
+        try:
+            _write(path, dataset)
+        except sqlite3.OperationalError as error:  # such as a disk that is full
+            raise StorageError(f"cannot write {path}: {error}") from error
         return {f"{META}/index.sqlite": path}
+
+
+def _write(path: Path, dataset: Dataset) -> None:
+    shards = sorted(dataset.shards, key=lambda shard: shard.tar.name)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
+        # What fails is made anew, in a new file: nothing has to be rolled back.
+        database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;")
+        database.executescript(_TABLES)
+        for number, shard in enumerate(shards):
+            members = members_of(dataset.sidecar(shard, MEMBER_COLUMNS))
+            database.execute("BEGIN")
+            database.executemany(
+                "INSERT INTO samples VALUES (?, ?, ?, ?, ?)", _samples(number, members)
+            )
+            database.executemany(
+                "INSERT INTO sample_parts VALUES (?, ?, ?, ?, ?)", _parts(number, members)
+            )
+            database.execute("COMMIT")
+        database.executescript(_INDEXES)
 
 
 def _samples(number: int, members: Members) -> Iterator[tuple[int, str, int, int, int]]:
